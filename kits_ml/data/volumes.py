@@ -1,0 +1,333 @@
+"""Reading and writing volumes: one axis order inside, the file's own outside.
+
+Inside, an array is `(slices, rows, columns)`, slices from superior to inferior, rows to posterior, columns to the
+patient's left: "IPL", which is how KiTS19 stores its files. Any other orientation is brought there on reading
+and taken back on writing, by permuting and flipping axes only, so no value is ever interpolated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+from nibabel import orientations
+
+from kits_ml import labels
+from kits_ml.errors import InputError
+
+#: Axis codes of the house: the positive direction of slices, rows and columns.
+HOUSE_ORIENTATION = "IPL"
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+_UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where a volume's voxels are: the file's own grid, and the way between it and the house's axis order.
+
+    Attributes:
+        shape: the file's shape, in the file's axis order.
+        affine: voxel-to-world matrix of the file's grid, `(4, 4)` float64, millimetres, RAS+ world (NIfTI).
+        qform_code, sform_code: NIfTI's codes, kept for writing.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    qform_code: int = 1
+    sform_code: int = 1
+
+    @property
+    def orientation(self) -> str:
+        """The file's axis codes, e.g. `"RAS"`; the nearest axes for an oblique scan."""
+        return "".join(nib.aff2axcodes(self.affine))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring slices, rows and columns (house axis order), in millimetres."""
+        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        order = np.argsort(self._to_house()[:, 0])
+        slices_mm, rows_mm, columns_mm = (float(sizes[axis]) for axis in order)
+        return slices_mm, rows_mm, columns_mm
+
+    @property
+    def house_affine(self) -> np.ndarray:
+        """Voxel-to-world matrix of the array in the house's axis order, `(4, 4)` float64."""
+        return self.affine @ orientations.inv_ornt_aff(self._to_house(), self.shape)
+
+    def to_house(self, array: np.ndarray) -> np.ndarray:
+        """File axis order -> `(slices, rows, columns)`; a view."""
+        return orientations.apply_orientation(array, self._to_house())
+
+    def to_file(self, array: np.ndarray) -> np.ndarray:
+        """`(slices, rows, columns)` -> file axis order; a view."""
+        house = orientations.axcodes2ornt(HOUSE_ORIENTATION)
+        return orientations.apply_orientation(array, orientations.ornt_transform(house, self._file()))
+
+    def _file(self) -> np.ndarray:
+        return orientations.io_orientation(self.affine)
+
+    def _to_house(self) -> np.ndarray:
+        return orientations.ornt_transform(self._file(), orientations.axcodes2ornt(HOUSE_ORIENTATION))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A volume in the house's axis order.
+
+    Attributes:
+        array: `(slices, rows, columns)`; HU for images (int16 where the file allows, else float32), label
+            values as uint8 for label maps.
+        geometry: the grid it came from.
+        path: the file it came from.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    path: Path
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring slices, rows and columns, in millimetres."""
+        return self.geometry.spacing_mm
+
+
+def kits_geometry(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Geometry:
+    """The grid of a KiTS19 file: axes I, P, L and the origin in the first voxel.
+
+    Args:
+        shape: `(slices, rows, columns)`.
+        spacing_mm: distance between slices, rows and columns, in millimetres.
+    """
+    slices_mm, rows_mm, columns_mm = spacing_mm
+    affine = np.array([[0, 0, -columns_mm, 0], [0, -rows_mm, 0, 0], [-slices_mm, 0, 0, 0], [0, 0, 0, 1]], float)
+    return Geometry(shape=tuple(shape), affine=affine, qform_code=0, sform_code=2)
+
+
+def read_geometry(path: str | Path) -> Geometry:
+    """The grid of a NIfTI file, from its header alone.
+
+    Raises:
+        InputError: not a readable three-dimensional NIfTI file.
+    """
+    return _geometry(_open_nifti(Path(path)), Path(path))
+
+
+def read_image(path: str | Path) -> Volume:
+    """Reads a CT volume in HU.
+
+    Args:
+        path: a NIfTI file (`.nii.gz` or `.nii`).
+
+    Returns:
+        The volume, int16 where the stored values and scaling are whole numbers, else float32.
+
+    Raises:
+        InputError: unreadable, truncated, not NIfTI, not three-dimensional, or with NaN or infinite voxels.
+    """
+    path = Path(path)
+    image = _open_nifti(path)
+    geometry = _geometry(image, path)
+    array = _read_voxels(image, path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        num_bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"{path}: {num_bad} of {array.size} voxels are NaN or infinite; expected HU values")
+    if array.dtype.kind in "iu" and array.dtype != np.int16 and _fits_int16(array):
+        array = array.astype(np.int16)
+    elif array.dtype.kind not in "iu" or array.dtype != np.int16:
+        array = array.astype(np.float32, copy=False)
+    return Volume(array=geometry.to_house(array), geometry=geometry, path=path)
+
+
+def read_label_map(path: str | Path) -> Volume:
+    """Reads a label map; KiTS21/23 cysts (3) become kidney.
+
+    Args:
+        path: a NIfTI file (`.nii.gz` or `.nii`).
+
+    Returns:
+        The volume, uint8 with values 0, 1, 2.
+
+    Raises:
+        InputError: unreadable, not three-dimensional, or with values other than 0, 1, 2, 3.
+    """
+    path = Path(path)
+    image = _open_nifti(path)
+    geometry = _geometry(image, path)
+    array = _read_voxels(image, path)
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= labels.KITS23_CYST) or (
+        array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))
+    ):
+        raise InputError(
+            f"{path}: label values {_some_values(array)}; expected whole numbers 0 (background), 1 (kidney), "
+            "2 (tumour), or 3 (cyst, read as kidney)"
+        )
+    array = array.astype(np.uint8)
+    if highest == labels.KITS23_CYST:
+        array[array == labels.KITS23_CYST] = labels.KIDNEY
+    return Volume(array=geometry.to_house(array), geometry=geometry, path=path)
+
+
+def write_image(path: str | Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Writes HU as int16 NIfTI on the geometry's grid; the file appears whole or not at all.
+
+    Args:
+        path: ends in `.nii.gz` or `.nii`.
+        array: `(slices, rows, columns)` in HU.
+        geometry: the grid to write on.
+    """
+    _write(Path(path), np.asarray(array, np.int16), geometry)
+
+
+def write_label_map(path: str | Path, label_map: np.ndarray, geometry: Geometry) -> None:
+    """Writes a label map as uint8 NIfTI on the geometry's grid; the file appears whole or not at all.
+
+    Args:
+        path: ends in `.nii.gz` or `.nii`.
+        label_map: `(slices, rows, columns)` with values 0, 1, 2.
+        geometry: the grid to write on.
+    """
+    _write(Path(path), np.asarray(label_map, np.uint8), geometry)
+
+
+def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) -> bool:
+    """Whether two volumes lie on the same voxels: equal shape, and every corner within `tolerance_mm`."""
+    if first.shape != second.shape:
+        return False
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in first.shape])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    return bool(np.abs((first.affine - second.affine) @ corners).max() <= tolerance_mm)
+
+
+def reorient(array: np.ndarray, *, source: str, target: str) -> np.ndarray:
+    """Permutes and flips axes from one orientation to another; a view.
+
+    Args:
+        array: a volume of three axes.
+        source: axis codes of `array`, e.g. `"RAS"`.
+        target: axis codes wanted, e.g. `"IPL"`.
+
+    Raises:
+        InputError: codes that do not name each of the three directions once.
+    """
+    for codes in (source, target):
+        axes = sorted("RAS"["RASLPI".index(code) % 3] for code in codes if code in "RASLPI")
+        if len(codes) != 3 or axes != ["A", "R", "S"]:
+            raise InputError(f"orientation {codes!r}: expected three axis codes, one each of R/L, A/P, S/I")
+    transform = orientations.ornt_transform(orientations.axcodes2ornt(source), orientations.axcodes2ornt(target))
+    return orientations.apply_orientation(array, transform)
+
+
+def _open_nifti(path: Path) -> nib.Nifti1Pair:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected a NIfTI volume")
+    try:
+        image = nib.load(path)
+    except (*_UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise InputError(f"{path}: not a readable NIfTI file ({_first_line(error)})") from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"{path}: found {type(image).__name__}, expected NIfTI (.nii.gz or .nii)")
+    return image
+
+
+def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
+    shape = image.shape
+    if len(shape) > 3 and all(size == 1 for size in shape[3:]):
+        shape = shape[:3]
+    if len(shape) != 3 or 0 in shape:
+        raise InputError(f"{path}: {len(shape)} axes of sizes {tuple(shape)}, expected a volume of three axes")
+    affine = np.array(image.affine, float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible)")
+    return Geometry(
+        shape=tuple(int(size) for size in shape),
+        affine=affine,
+        qform_code=int(image.header["qform_code"]),
+        sform_code=int(image.header["sform_code"]),
+    )
+
+
+def _read_voxels(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
+    """Voxels in the file's axis order, Fortran-contiguous, scaled; integers stay integers where scaling allows."""
+    header = image.header
+    dtype, shape = header.get_data_dtype(), image.shape[:3]
+    if dtype.names or dtype.kind not in "iuf":
+        raise InputError(f"{path}: voxels of type {dtype}, expected plain numbers")
+    try:
+        if path.name.endswith(".nii.gz"):
+            array = np.empty(shape, dtype, order="F")
+            _gunzip_into(path, array, offset=int(image.dataobj.offset))
+        else:
+            array = np.array(image.dataobj.get_unscaled(), order="F").reshape(shape, order="F")
+    except (*_UNREADABLE, ValueError) as error:
+        raise InputError(f"{path}: truncated or damaged ({_first_line(error)})") from error
+    slope, intercept = header.get_slope_inter()
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    if dtype.byteorder not in "=|" and not dtype.isnative:
+        array = array.astype(dtype.newbyteorder("="))
+    if (slope, intercept) == (1.0, 0.0):
+        return array
+    if array.dtype.kind in "iu" and slope == int(slope) and intercept == int(intercept):
+        scaled = array.astype(np.int32)
+        scaled *= int(slope)
+        scaled += int(intercept)
+        return scaled
+    return (array * np.float32(slope) + np.float32(intercept)).astype(np.float32, copy=False)
+
+
+def _gunzip_into(path: Path, array: np.ndarray, *, offset: int) -> None:
+    """Unpacks straight into the array: one copy of the volume in memory, however large."""
+    with igzip.open(path, "rb") as stream:
+        stream.read(offset)
+        buffer = memoryview(array.reshape(-1, order="F")).cast("B")
+        filled = 0
+        while filled < len(buffer):
+            num_read = stream.readinto(buffer[filled:])
+            if not num_read:
+                raise EOFError(f"{filled} of {len(buffer)} bytes of voxels")
+            filled += num_read
+        while stream.read(1 << 20):  # to the end, so that the checksum is checked
+            pass
+
+
+def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
+    stored = geometry.to_file(array)
+    if stored.shape != geometry.shape:
+        raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
+    image = nib.Nifti1Image(stored, geometry.affine)
+    image.set_qform(geometry.affine, geometry.qform_code)
+    image.set_sform(geometry.affine, geometry.sform_code)
+    image.header.set_xyzt_units("mm", "sec")
+    payload = image.to_bytes()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.write_bytes(igzip.compress(payload, 2) if path.name.endswith(".gz") else payload)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _fits_int16(array: np.ndarray) -> bool:
+    limits = np.iinfo(np.int16)
+    return bool(array.min() >= limits.min and array.max() <= limits.max)
+
+
+def _some_values(array: np.ndarray, most: int = 6) -> str:
+    values = [f"{value:g}" for value in np.unique(array)[: most + 1]]
+    return ", ".join(values[:most]) + (", ..." if len(values) > most else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

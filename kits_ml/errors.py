@@ -1,0 +1,25 @@
+"""Errors whose message is meant for the person at the command line."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one line that names the file or setting, what was found and what was expected. The command
+    line prints it without a traceback and exits non-zero.
+    """
+
+
+class CasesFailedError(InputError):
+    """Some cases of a folder failed while the others went on.
+
+    Args:
+        failures: the message of each failed case, by case name.
+        num_cases: how many cases there were in all.
+    """
+
+    def __init__(self, failures: dict[str, str], num_cases: int):
+        self.failures = dict(failures)
+        self.num_cases = num_cases
+        lines = [f"{len(failures)} of {num_cases} cases failed:"]
+        lines += [f"  {name}: {message}" for name, message in sorted(failures.items())]
+        super().__init__("\n".join(lines))
