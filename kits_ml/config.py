@@ -138,3 +138,117 @@ class PhantomSettings(Settings):
     seed: int = setting(0, "same seed, same cases", minimum=0)
     num_workers: int = setting(2, "worker processes", minimum=1)
     overwrite: bool = setting(False, "replace cases that are there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingSettings(Settings):
+    """What is done to a volume before a network sees it. Travels with the model."""
+
+    foreground_hu: float = setting(0.0, "the crop keeps all rows and columns with a voxel above this", unit="HU")
+    window_min_hu: float = setting(-79.0, "becomes 0", unit="HU")
+    window_max_hu: float = setting(304.0, "becomes 1", unit="HU")
+    gamma: float = setting(1.5, "contrast exponent after the window", minimum=0.1, maximum=10)
+    image_size: int = setting(256, "rows and columns of a prepared slice", unit="pixels", minimum=16, maximum=2048)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window_max_hu <= self.window_min_hu:
+            raise InputError(
+                f"window_max_hu: found {self.window_max_hu:g}, "
+                f"expected more than window_min_hu {self.window_min_hu:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings(Settings):
+    """How patients are divided; never slices."""
+
+    validation_fraction: float = setting(0.2, "share of patients that choose the weights", minimum=0, maximum=0.9)
+    test_fraction: float = setting(0.2, "share of patients that are only scored at the end", minimum=0, maximum=0.9)
+    split_seed: int = setting(0, "same seed and patients, same split", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings(PreprocessingSettings, SplitSettings):
+    """Cases to 256x256 PNG slices with an index, what undoes it, and a split by patient."""
+
+    data: str | None = setting(None, "folder of cases in the KiTS layout; without one, phantom cases are made")
+    prepared: str = setting("data/prepared", "folder that holds the prepared stores")
+    num_workers: int = setting(2, "worker processes", minimum=1)
+    skip_failed_cases: bool = setting(False, "go on without the cases that cannot be read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(PrepareSettings):
+    """Prepare what is missing, train, evaluate and register, in one MLflow run."""
+
+    architecture: str = setting("unet", "a name from kits_ml.models.ARCHITECTURES")
+    base_filters: int = setting(16, "filters of the first level; doubled at each level below", minimum=1)
+    depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
+    loss: Literal["dice_crossentropy", "categorical_crossentropy"] = setting(
+        "dice_crossentropy", "dice_crossentropy: ours; categorical_crossentropy: the report's"
+    )
+    learning_rate: float = setting(1e-3, "of Adam", minimum=0)
+    batch_size: int = setting(8, "slices a step", minimum=1)
+    epochs: int = setting(5, "how often the validation patients are looked at", minimum=1)
+    steps_per_epoch: int = setting(50, "steps between two looks", minimum=1)
+    seed: int = setting(0, "of the weights and the order of slices", minimum=0)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "auto: bfloat16 in convolutions where the processor has it, else float32"
+    )
+    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+    experiment: str = setting("kits_ml", "MLflow experiment")
+    run_name: str | None = setting(None, "name of the MLflow run; without one, the architecture's")
+    model_name: str = setting("kits-unet", "name in the model registry")
+    register: bool = setting(True, "register the model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainSettings(TrainSettings):
+    """The whole path: train, then segment one test scan with the registered model."""
+
+    output: str = setting("predictions", "folder that gets the segmentation and its overlay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """Score a model on cases, or a folder of predictions against a folder of references."""
+
+    model: str | None = setting(None, "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model or a folder")
+    data: str | None = setting(None, "folder of cases, for --model")
+    subset: Literal["unseen", "all"] = setting("unseen", "unseen: leave out the cases the model was trained on")
+    predictions: str | None = setting(None, "folder of predicted label maps, for --references")
+    references: str | None = setting(None, "folder of true label maps, for --predictions")
+    output: str = setting("evaluation", "folder that gets scores.csv, summary.json and the pictures")
+    overwrite: bool = setting(False, "replace the output folder's files")
+    num_workers: int = setting(2, "worker processes", minimum=1)
+    batch_size: int = setting(8, "slices the network takes at once", minimum=1)
+    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterSettings(Settings):
+    """Register the model of a finished run."""
+
+    run_id: str = setting(REQUIRED, "MLflow run that logged a model")
+    model_name: str = setting("kits-unet", "name in the model registry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(Settings):
+    """Segment a scan with a registered model; the output lies on the scan's own grid."""
+
+    model: str = setting("models:/kits-unet@champion", "models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+    image: str = setting(REQUIRED, "the scan, NIfTI, any orientation")
+    output: str = setting(REQUIRED, "the label map to write, .nii.gz: 0 background, 1 kidney, 2 tumour")
+    overlay: str | None = setting(None, "a PNG with the contours on the scan")
+    overwrite: bool = setting(False, "replace files that are there")
+    batch_size: int = setting(8, "slices the network takes at once", minimum=1)
+    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoSettings(Settings):
+    """What this machine and its registry hold."""
+
+    model: str | None = setting(None, "show this model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder")

@@ -1,0 +1,142 @@
+"""The command line: one thin command a workflow. Heavy imports stand inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from kits_ml import __version__, config, runtime
+from kits_ml.errors import InputError
+from kits_ml.options import takes_settings
+
+
+class Commands(click.Group):
+    """Prints what is wrong with the input as a line, not as a traceback."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Kidney and kidney-tumour segmentation on CT as a tracked experiment."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("kits_ml").setLevel(logging.INFO)
+    runtime.set_environment()
+
+
+@main.command()
+@takes_settings(config.PhantomSettings)
+def phantom(settings: config.PhantomSettings) -> None:
+    from kits_ml.data.phantom import write_cases
+
+    paths = write_cases(settings)
+    click.echo(f"{len(paths)} cases in {settings.output}")
+
+
+@main.command()
+@takes_settings(config.PrepareSettings)
+def prepare(settings: config.PrepareSettings) -> None:
+    from kits_ml.workflows.prepare import prepare as run
+
+    click.echo(run(settings).store.folder)
+
+
+@main.command()
+@takes_settings(config.TrainSettings)
+def train(settings: config.TrainSettings) -> None:
+    from kits_ml.workflows.train import train as run
+
+    _report_training(run(settings))
+
+
+@main.command("main")
+@takes_settings(config.MainSettings)
+def whole_path(settings: config.MainSettings) -> None:
+    from kits_ml.workflows.main import main as run
+
+    trained, predicted = run(settings)
+    _report_training(trained)
+    _report_prediction(predicted)
+
+
+@main.command()
+@takes_settings(config.EvaluateSettings)
+def evaluate(settings: config.EvaluateSettings) -> None:
+    from kits_ml.workflows.evaluate import evaluate as run
+
+    evaluated = run(settings)
+    _report_scores(evaluated.cases)
+    click.echo(f"\nscores, summary and pictures: {evaluated.output}")
+
+
+@main.command()
+@takes_settings(config.RegisterSettings)
+def register(settings: config.RegisterSettings) -> None:
+    from kits_ml.workflows.register import register as run
+
+    _report_registered(run(settings))
+
+
+@main.command()
+@takes_settings(config.PredictSettings)
+def predict(settings: config.PredictSettings) -> None:
+    from kits_ml.workflows.predict import predict as run
+
+    _report_prediction(run(settings))
+
+
+@main.command()
+@takes_settings(config.InfoSettings)
+def info(settings: config.InfoSettings) -> None:
+    import yaml
+
+    from kits_ml.workflows.info import info as run
+
+    click.echo(yaml.safe_dump(run(settings), sort_keys=False), nl=False)
+
+
+def _report_training(trained) -> None:
+    for part, cases in trained.scores.items():
+        click.echo(f"\n{part} cases, on the scans' own grids:")
+        _report_scores(cases)
+    click.echo(f"\nrun {trained.run_id}; pictures and tables: {trained.artifacts}")
+    if trained.registered:
+        _report_registered(trained.registered)
+        python = Path(sys.executable)
+        python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+        click.echo("\nnext:")
+        click.echo(f"  {python} -m mlflow ui")
+        click.echo(
+            f"  {python} -m kits_ml predict --model {trained.registered.uri} --image {trained.example_scan} "
+            "--output seg.nii.gz --overlay overlay.png"
+        )
+
+
+def _report_registered(registered) -> None:
+    aliases = ", ".join(registered.aliases) or "none"
+    click.echo(f"registered model {registered.name}, version {registered.version}, alias: {aliases}")
+
+
+def _report_scores(cases) -> None:
+    click.echo(f"{'case':<16}{'region':<10}{'Dice':>8}{'IoU':>8}{'surface Dice':>14}{'volume ml':>11}{'true ml':>9}")
+    for case in cases:
+        for region, scores in case.regions.items():
+            click.echo(
+                f"{case.case:<16}{region:<10}{scores.dice:>8.3f}{scores.iou:>8.3f}{scores.surface_dice:>14.3f}"
+                f"{scores.volume_pred_ml:>11.1f}{scores.volume_true_ml:>9.1f}"
+            )
+
+
+def _report_prediction(predicted) -> None:
+    found = ", ".join(f"{region} {value:.1f} ml" for region, value in predicted.volumes_ml.items())
+    click.echo(f"{predicted.output}: {found}")
+    if predicted.overlay:
+        click.echo(f"{predicted.overlay}: overlay")

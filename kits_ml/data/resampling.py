@@ -1,0 +1,76 @@
+"""Resampling along one axis as a matrix, so that a slice is resized by two matrix products.
+
+A weight matrix has shape `(size_out, size_in)` and rows that sum to 1: `resized = weights @ samples`.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=64)
+def area_weights(size_in: int, size_out: int) -> np.ndarray:
+    """Mean over the samples that each output sample covers, as PyTorch's and MONAI's mode `area`.
+
+    Output sample `i` is the mean of the input samples `floor(i n / m)` to `ceil((i + 1) n / m) - 1`.
+
+    Returns:
+        `(size_out, size_in)` float32.
+    """
+    index = np.arange(size_out)
+    starts = index * size_in // size_out
+    stops = -((-(index + 1) * size_in) // size_out)
+    samples = np.arange(size_in)
+    covered = (samples >= starts[:, None]) & (samples < stops[:, None])
+    return _frozen(covered / covered.sum(axis=1, keepdims=True))
+
+
+@lru_cache(maxsize=64)
+def linear_weights(size_in: int, size_out: int) -> np.ndarray:
+    """Linear interpolation between sample centres, as PyTorch's `linear` with `align_corners=False`.
+
+    Returns:
+        `(size_out, size_in)` float32.
+    """
+    position = np.clip((np.arange(size_out) + 0.5) * size_in / size_out - 0.5, 0, size_in - 1)
+    lower = np.minimum(position.astype(int), max(size_in - 2, 0))
+    upper = np.minimum(lower + 1, size_in - 1)
+    weights = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)
+    np.add.at(weights, (rows, lower), 1 - (position - lower))
+    np.add.at(weights, (rows, upper), position - lower)
+    return _frozen(weights)
+
+
+def nearest_index(size_in: int, size_out: int) -> np.ndarray:
+    """Which input sample each output sample takes, as PyTorch's and MONAI's mode `nearest`: `floor(i n / m)`.
+
+    PyTorch computes `floor(i * scale)` with a float32 scale, which this follows bit for bit.
+
+    Returns:
+        `(size_out,)` int64.
+    """
+    scale = np.float32(size_in) / np.float32(size_out)
+    return np.minimum((np.arange(size_out, dtype=np.float32) * scale).astype(np.int64), size_in - 1)
+
+
+def resize_slices(slices: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+    """Resizes the last two axes.
+
+    Args:
+        slices: `(..., rows_in, columns_in)` float32.
+        row_weights: `(rows_out, rows_in)`.
+        column_weights: `(columns_out, columns_in)`.
+
+    Returns:
+        `(..., rows_out, columns_out)` float32.
+    """
+    narrowed = slices.reshape(-1, slices.shape[-1]) @ column_weights.T
+    narrowed = narrowed.reshape(*slices.shape[:-1], len(column_weights))
+    return np.matmul(row_weights, narrowed)
+
+
+def _frozen(weights: np.ndarray) -> np.ndarray:
+    weights = weights.astype(np.float32)
+    weights.flags.writeable = False
+    return weights

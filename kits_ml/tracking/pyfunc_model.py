@@ -1,0 +1,48 @@
+"""The registered model as code: MLflow runs this file to make the pyfunc model; nothing is pickled.
+
+The package travels in the model's `code` folder, so the process that loads it needs no kits_ml of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class KitsModel(PythonModel):
+    """HU in, labels out, on the same grid."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the network and its preparation."""
+        from kits_ml import runtime
+
+        runtime.configure()
+
+        from kits_ml.inference.predictor import Predictor
+
+        self.predictor = Predictor.load(context.artifacts["model"])
+
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Segments a volume.
+
+        Args:
+            context: MLflow's.
+            model_input: HU, three axes, float32.
+            params: `orientation`, the axis codes of the array: `"IPL"` is slices from superior to inferior, rows to
+                posterior, columns to the patient's left; `"RAS"` is what nibabel's canonical images have.
+
+        Returns:
+            Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour.
+        """
+        from kits_ml.data.volumes import HOUSE_ORIENTATION, reorient
+
+        orientation = (params or {}).get("orientation", HOUSE_ORIENTATION)
+        image = reorient(model_input, source=orientation, target=HOUSE_ORIENTATION)
+        label_map = self.predictor.segment(image)
+        return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
+
+
+set_model(KitsModel())

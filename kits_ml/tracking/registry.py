@@ -1,0 +1,152 @@
+"""The model registry: logging a model as code, registering it, finding it by name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+import kits_ml
+from kits_ml.data.volumes import HOUSE_ORIENTATION
+from kits_ml.errors import InputError
+from kits_ml.inference.predictor import Predictor
+from kits_ml.tracking.runs import check_tracking_server
+
+ARTIFACT_NAME = "model"
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+#: What the model's environment needs; the versions are those of the training.
+REQUIREMENTS = ("isal", "keras", "mlflow", "nibabel", "numpy", "pillow", "scipy", "tensorflow", "tqdm")
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
+    outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+    params=ParamSchema([ParamSpec("orientation", "string", HOUSE_ORIENTATION)]),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A version in the registry.
+
+    Attributes:
+        name, version: where it is.
+        aliases: what it is called, e.g. `champion`.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """The best address: `models:/NAME@champion` where it is the champion, else by version."""
+        return (
+            f"models:/{self.name}@{CHAMPION}" if CHAMPION in self.aliases else f"models:/{self.name}/{self.version}"
+        )
+
+
+def log_model(predictor: Predictor, *, input_example: np.ndarray) -> str:
+    """Logs the model to the active run, with its code, signature and example.
+
+    Args:
+        predictor: network and preparation.
+        input_example: a small volume, `(slices, rows, columns)` HU, float32.
+
+    Returns:
+        The model's URI.
+    """
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's advice to users of its API
+        predictor.save(Path(folder) / "model")
+        info = mlflow.pyfunc.log_model(
+            name=ARTIFACT_NAME,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(Path(folder) / "model")},
+            code_paths=[str(Path(kits_ml.__file__).parent)],
+            signature=SIGNATURE,
+            input_example=(input_example, {"orientation": HOUSE_ORIENTATION}),
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        )
+    return info.model_uri
+
+
+def register(model_uri: str, name: str) -> Registered:
+    """Registers a logged model as challenger, and as champion where there is none yet.
+
+    Raises:
+        InputError: the model or the registry cannot be reached.
+    """
+    check_tracking_server()
+    client = mlflow.MlflowClient()
+    try:
+        version = mlflow.register_model(model_uri, name).version
+    except MlflowException as error:
+        raise InputError(f"{model_uri}: cannot be registered as {name!r} ({_first_line(error)})") from error
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    if CHAMPION not in client.get_registered_model(name).aliases:
+        client.set_registered_model_alias(name, CHAMPION, version)
+    aliases = client.get_model_version(name, version).aliases
+    return Registered(name=name, version=str(version), aliases=tuple(sorted(aliases)))
+
+
+def model_of_run(run_id: str) -> str:
+    """The URI of the model that a run logged.
+
+    Raises:
+        InputError: no such run, or it logged no model.
+    """
+    check_tracking_server()
+    try:
+        outputs = mlflow.get_run(run_id).outputs
+    except MlflowException as error:
+        raise InputError(f"run {run_id!r}: {_first_line(error)}") from error
+    models = outputs.model_outputs if outputs else []
+    if not models:
+        raise InputError(f"run {run_id!r}: logged no model; expected a finished training run")
+    return f"models:/{models[-1].model_id}"
+
+
+def list_models() -> dict[str, dict[str, str]]:
+    """Registered models: the version behind each alias, by model name."""
+    return {
+        model.name: {alias: str(version) for alias, version in sorted(model.aliases.items())}
+        for model in mlflow.MlflowClient().search_registered_models()
+    }
+
+
+def local_folder(model: str) -> Path:
+    """The folder with `model.keras` and `model.json` of a model, fetched where it is remote.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID/model`, or a folder: MLflow's or ours.
+
+    Raises:
+        InputError: no such model, version or alias, or a server that does not answer.
+    """
+    if ":/" not in model:
+        folder = Path(model)
+        if not folder.is_dir():
+            raise InputError(
+                f"{model}: no such folder; expected models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
+            )
+    else:
+        check_tracking_server()
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(model))
+        except (MlflowException, OSError) as error:
+            raise InputError(f"model {model}: not found ({_first_line(error)})") from error
+    inside = folder / "artifacts" / "model"
+    return inside if inside.is_dir() else folder
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

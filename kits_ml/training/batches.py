@@ -1,0 +1,106 @@
+"""Batches of prepared slices for Keras, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from kits_ml.data.preprocessing import network_input
+from kits_ml.data.slices import PreparedStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceArrays:
+    """The slices of some cases, decoded.
+
+    Attributes:
+        grey: `(slices, image_size, image_size)` uint8 grey values.
+        labels: `(slices, image_size, image_size)` uint8, values 0, 1, 2.
+        cases: the case of each slice, in runs: all slices of a case stand together.
+    """
+
+    grey: np.ndarray
+    labels: np.ndarray
+    cases: tuple[str, ...]
+
+    def ranges(self) -> dict[str, slice]:
+        """Where each case's slices stand."""
+        found: dict[str, slice] = {}
+        for number, name in enumerate(self.cases):
+            first = found[name].start if name in found else number
+            found[name] = slice(first, number + 1)
+        return found
+
+
+def read_slices(store: PreparedStore, names: Sequence[str], *, description: str) -> SliceArrays:
+    """Decodes the PNGs of some cases, in parallel."""
+    rows = store.rows_of(names)
+    size = store.settings.image_size
+    grey = np.empty((len(rows), size, size), np.uint8)
+    labels = np.empty_like(grey)
+
+    def read(number: int) -> None:
+        grey[number], labels[number] = store.read_slice(rows[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in tqdm(pool.map(read, range(len(rows))), total=len(rows), desc=description, unit="slice"):
+            pass
+    return SliceArrays(grey=grey, labels=labels, cases=tuple(row["case"] for row in rows))
+
+
+class ShuffledBatches(keras.utils.PyDataset):
+    """Endless passes over the slices, each in a new order, cut into epochs of a fixed number of steps.
+
+    Slice number `k` of the training is the same for the same seed, whatever the number of loader threads.
+
+    Args:
+        slices: what to draw from.
+        batch_size: slices a batch.
+        steps_per_epoch: batches an epoch.
+        seed: of the order.
+    """
+
+    def __init__(self, slices: SliceArrays, *, batch_size: int, steps_per_epoch: int, seed: int):
+        super().__init__(workers=1)
+        self.slices = slices
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def num_batches(self) -> int:
+        return self.steps_per_epoch
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.positions(self.epoch * self.steps_per_epoch + step)
+        return network_input(self.slices.grey[chosen]), self.slices.labels[chosen]
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+    def positions(self, step: int) -> np.ndarray:
+        """Which slices batch number `step` of the whole training holds; `(batch_size,)`."""
+        num_slices = len(self.slices.grey)
+        wanted = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        orders = {number: self._order(int(number)) for number in np.unique(wanted // num_slices)}
+        return np.array([orders[position // num_slices][position % num_slices] for position in wanted])
+
+    def _order(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, number]).permutation(len(self.slices.grey))
+
+
+def describe(slices: SliceArrays) -> Mapping[str, Any]:
+    """How many slices and patients, and how many slices show each label."""
+    return {
+        "num_slices": len(slices.grey),
+        "num_cases": len(set(slices.cases)),
+        "slices_with_kidney": int((slices.labels == 1).any(axis=(1, 2)).sum()),
+        "slices_with_tumour": int((slices.labels == 2).any(axis=(1, 2)).sum()),
+    }

@@ -1,0 +1,149 @@
+"""The training loop: a model, slices in, the best weights and their history out. Knows nothing of MLflow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+from tqdm import tqdm
+
+from kits_ml import runtime
+from kits_ml.config import TrainSettings
+from kits_ml.errors import InputError
+from kits_ml.training.batches import ShuffledBatches, SliceArrays
+from kits_ml.training.losses import LOSSES
+from kits_ml.training.metrics import validation_scores
+
+#: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
+SELECTION_METRIC = "val_foreground_iou"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a training gives; the model itself holds the best weights.
+
+    Attributes:
+        history: a list of values an epoch, by metric name.
+        best_epoch: counted from 0.
+        best_score: of `SELECTION_METRIC`.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    best_score: float
+
+
+def fit(
+    model: keras.Model,
+    train: SliceArrays,
+    validation: SliceArrays,
+    settings: TrainSettings,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Fitted:
+    """Trains and leaves the best epoch's weights in the model.
+
+    Args:
+        model: fresh or warm; compiled here.
+        train: slices to fit to.
+        validation: slices of other patients, scored after each epoch.
+        settings: loss, optimiser, batches, budget, seed.
+        callbacks: called after the epoch's validation scores are in the logs.
+
+    Raises:
+        InputError: the loss became NaN or infinite.
+    """
+    model.compile(
+        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        loss=LOSSES[settings.loss],
+        jit_compile=runtime.jit_compile(),
+    )
+    batches = ShuffledBatches(
+        train, batch_size=settings.batch_size, steps_per_epoch=settings.steps_per_epoch, seed=settings.seed
+    )
+    best = BestWeights(SELECTION_METRIC)
+    history = model.fit(
+        batches,
+        epochs=settings.epochs,
+        verbose=0,
+        shuffle=False,
+        callbacks=[
+            StopOnBadLoss(),
+            Validation(validation, batch_size=settings.batch_size),
+            best,
+            Progress(settings.epochs, settings.steps_per_epoch),
+            *callbacks,
+        ],
+    )
+    best.restore(model)
+    return Fitted(
+        history={name: [float(value) for value in values] for name, values in history.history.items()},
+        best_epoch=best.epoch,
+        best_score=best.score,
+    )
+
+
+class Validation(keras.callbacks.Callback):
+    """Puts the validation patients' scores into the logs of each epoch."""
+
+    def __init__(self, slices: SliceArrays, *, batch_size: int):
+        super().__init__()
+        self.slices = slices
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = validation_scores(self.model, self.slices, batch_size=self.batch_size)
+        logs.update({f"val_{name}": value for name, value in scores.items()})
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with the highest score; of equal ones, the first."""
+
+    def __init__(self, metric: str):
+        super().__init__()
+        self.metric = metric
+        self.score, self.epoch, self.weights = -float("inf"), -1, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs[self.metric] > self.score:
+            self.score, self.epoch, self.weights = float(logs[self.metric]), epoch, self.model.get_weights()
+
+    def restore(self, model: keras.Model) -> None:
+        """Gives the model the kept weights."""
+        if self.weights is not None:
+            model.set_weights(self.weights)
+
+
+class StopOnBadLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is no number any more."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float(logs["loss"])
+        if loss != loss or loss in (float("inf"), -float("inf")):
+            raise InputError(f"the loss became {loss} in step {batch + 1} of the epoch; try a smaller learning_rate")
+
+
+class Progress(keras.callbacks.Callback):
+    """One bar over all steps, and a line an epoch."""
+
+    def __init__(self, num_epochs: int, steps_per_epoch: int):
+        super().__init__()
+        self.num_epochs = num_epochs
+        self.steps_per_epoch = steps_per_epoch
+
+    def on_train_begin(self, logs=None):
+        self.bar = tqdm(total=self.num_epochs * self.steps_per_epoch, desc="train", unit="step", file=sys.stderr)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = ("loss", "val_dice_kidney", "val_dice_tumour", SELECTION_METRIC)
+        values = "  ".join(f"{name} {logs[name]:.3f}" for name in names)
+        self.bar.write(f"epoch {epoch + 1}/{self.num_epochs}  {values}", file=sys.stderr)
+
+    def on_train_end(self, logs=None):
+        self.bar.close()

@@ -1,0 +1,73 @@
+"""Validation scores while training: per patient, from the most probable class, on the prepared grid.
+
+Not Keras metrics: those pool all pixels of all patients of a batch, and average over weights that change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from kits_ml import scores
+from kits_ml.data.preprocessing import network_input
+from kits_ml.labels import LABEL_NAMES, REGIONS
+from kits_ml.training.batches import SliceArrays
+
+
+def validation_scores(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> dict[str, float]:
+    """Scores a model on whole patients.
+
+    Args:
+        model: gives probabilities `(batch, rows, columns, classes)`.
+        slices: all slices of the validation patients.
+        batch_size: slices the network takes at once.
+
+    Returns:
+        Means over the patients, each in [0, 1]:
+        `dice_<region>` and `iou_<region>` for the regions `kidney` (tumour included) and `tumour`;
+        `dice_label_<n>` and `iou_label_<n>` for each label by itself;
+        `foreground_iou`, the mean of the regions' IoU;
+        `mean_iou_with_background`, the mean of the labels' IoU: flattering, because background is nearly everything.
+        A region that neither reference nor prediction shows in a patient counts as 1, as KiTS does.
+    """
+    matrices = {
+        name: sum(
+            scores.confusion_matrix(labels, predicted)
+            for labels, predicted in _predictions(model, slices, where, batch_size)
+        )
+        for name, where in slices.ranges().items()
+    }
+    per_case = [case_scores(matrix) for matrix in matrices.values()]
+    return {name: float(np.mean([case[name] for case in per_case])) for name in per_case[0]}
+
+
+def case_scores(matrix: np.ndarray) -> dict[str, float]:
+    """The validation scores of one patient.
+
+    Args:
+        matrix: `(classes, classes)` counts; row = true label, column = predicted label.
+    """
+    found: dict[str, float] = {}
+    for region in REGIONS:
+        counts = scores.region_counts(matrix, region)
+        found[f"dice_{region}"] = scores.dice_from_counts(*counts)
+        found[f"iou_{region}"] = scores.iou_from_counts(*counts)
+    label_ious = scores.class_ious(matrix)
+    for label in LABEL_NAMES:
+        counts = (int(matrix[label].sum()), int(matrix[:, label].sum()), int(matrix[label, label]))
+        found[f"dice_label_{label}"] = scores.dice_from_counts(*counts)
+        found[f"iou_label_{label}"] = float(label_ious[label])
+    found["foreground_iou"] = float(np.mean([found[f"iou_{region}"] for region in REGIONS]))
+    found["mean_iou_with_background"] = float(np.mean(label_ious))
+    return found
+
+
+def _predictions(
+    model: keras.Model, slices: SliceArrays, where: slice, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(where.start, where.stop, batch_size):
+        chosen = slice(start, min(start + batch_size, where.stop))
+        probabilities = model.predict_on_batch(network_input(slices.grey[chosen]))
+        yield slices.labels[chosen], np.asarray(probabilities).argmax(axis=-1).astype(np.uint8)

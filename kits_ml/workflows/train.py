@@ -1,0 +1,151 @@
+"""Prepare what is missing, train, evaluate and register: one MLflow run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+
+from kits_ml import figures, models, runtime
+from kits_ml.config import TrainSettings
+from kits_ml.data import volumes
+from kits_ml.errors import CasesFailedError
+from kits_ml.evaluation import tables
+from kits_ml.inference.predictor import Predictor
+from kits_ml.tracking import registry, runs
+from kits_ml.training import batches
+from kits_ml.training.fit import Fitted, fit
+from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
+from kits_ml.workflows.prepare import Prepared, prepare
+
+#: Slices and pixels of the input example that is logged with the model.
+EXAMPLE_SHAPE = (2, 64, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        run_id: the MLflow run that holds it all.
+        artifacts: where the run's pictures and tables are, a folder or an address.
+        scores: of the validation and the test cases, on the scans' own grids.
+        registered: the version in the registry; None where `register` was off.
+        example_scan: a test scan (else a validation scan) to try the model on.
+    """
+
+    run_id: str
+    artifacts: str
+    scores: Mapping[str, list[tables.CaseScores]]
+    registered: registry.Registered | None
+    example_scan: Path
+
+
+def train(settings: TrainSettings) -> Trained:
+    """Runs the whole training.
+
+    Raises:
+        InputError: bad settings or data, a tracking server that does not answer, a loss that is no number.
+        CasesFailedError: some cases cannot be used, and `skip_failed_cases` is off.
+    """
+    runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
+    runtime.seed_everything(settings.seed)
+    model = models.build(settings)
+    with runs.run(experiment=settings.experiment, run_name=settings.run_name or settings.architecture) as active:
+        runs.log_settings(settings)
+        prepared = prepare(settings)
+        _log_data(prepared)
+        fitted = _fit(model, prepared, settings)
+        predictor = Predictor(
+            model,
+            prepared.store.settings,
+            description=_describe(prepared, fitted, settings, active.info.run_id),
+            batch_size=settings.batch_size,
+        )
+        scores = {
+            part: _evaluate(predictor, prepared, part).cases
+            for part in ("validation", "test")
+            if getattr(prepared.split, part)
+        }
+        example_scan = _example_scan(prepared)
+        model_uri = registry.log_model(predictor, input_example=_input_example(example_scan))
+        registered = registry.register(model_uri, settings.model_name) if settings.register else None
+        return Trained(
+            run_id=active.info.run_id,
+            artifacts=active.info.artifact_uri.removeprefix("file://"),
+            scores=scores,
+            registered=registered,
+            example_scan=example_scan,
+        )
+
+
+def _log_data(prepared: Prepared) -> None:
+    mlflow.log_dict(prepared.split.to_dict(), "split.json")
+    mlflow.log_dict(dict(prepared.store.case_digests), "case_digests.json")
+    mlflow.set_tag("data_digest", prepared.store.digest)
+
+
+def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
+    train_slices = batches.read_slices(prepared.store, prepared.split.train, description="read training slices")
+    validation_slices = batches.read_slices(
+        prepared.store, prepared.split.validation, description="read validation slices"
+    )
+    mlflow.log_dict(
+        {"train": batches.describe(train_slices), "validation": batches.describe(validation_slices)}, "slices.json"
+    )
+    mlflow.set_tags({name: str(value) for name, value in runtime.describe().items()})
+    mlflow.log_metric("num_parameters", model.count_params())
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=runs.log_epoch)
+    fitted = fit(model, train_slices, validation_slices, settings, callbacks=[callback])
+    mlflow.log_metrics({"best_epoch": fitted.best_epoch, "best_val_foreground_iou": fitted.best_score})
+    mlflow.log_figure(figures.learning_curves(fitted.history), "curves.png")
+    return fitted
+
+
+def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
+    """Scores the cases of a part of the split and logs table, summary and pictures under its name."""
+    cases = {name: prepared.cases[name] for name in getattr(prepared.split, part)}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        scored, failures = score_model(predictor, cases, output=output, description=f"evaluate {part}")
+        if failures:
+            raise CasesFailedError(failures, len(cases))
+        evaluated = write_evaluation(scored, output=output)
+        for path in sorted(output.glob("*.*")):
+            mlflow.log_artifact(str(path), part)
+    for region, found in evaluated.summary["regions"].items():
+        mlflow.log_metrics({f"{part}_{metric}_{region}": found[metric]["mean"] for metric in ("dice", "iou")})
+    mlflow.log_metric(f"{part}_composite_dice", evaluated.summary["composite_dice"]["mean"])
+    return evaluated
+
+
+def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_id: str) -> dict:
+    seen = (*prepared.split.train, *prepared.split.validation)
+    return {
+        "run_id": run_id,
+        "architecture": settings.architecture,
+        "data_digest": prepared.store.digest,
+        "seen_cases": {name: prepared.store.case_digests[name] for name in seen},
+        "best_epoch": fitted.best_epoch,
+        "best_val_foreground_iou": fitted.best_score,
+    }
+
+
+def _example_scan(prepared: Prepared) -> Path:
+    names = prepared.split.test or prepared.split.validation
+    return prepared.cases[names[0]].image_path
+
+
+def _input_example(scan: Path) -> np.ndarray:
+    """The middle of a scan, coarse: small enough to store beside the model."""
+    image = volumes.read_image(scan).array
+    middle = len(image) // 2
+    num_slices, num_rows, num_columns = EXAMPLE_SHAPE
+    step_rows, step_columns = max(1, image.shape[1] // num_rows), max(1, image.shape[2] // num_columns)
+    example = image[middle : middle + num_slices, ::step_rows, ::step_columns]
+    return np.ascontiguousarray(example, np.float32)
