@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from kits_ml import labels
 from kits_ml.errors import InputError
-from kits_ml.surfaces import hausdorff_mm, mean_distance_mm, surface_dice, surface_distances
+from kits_ml.surfaces import hausdorff_mm, mean_distance_mm, occupied, surface_dice, surface_distances
 
 #: Surface Dice tolerances of KiTS21/23 ("kidney and masses" and "tumour"), from the disagreement between annotators.
 SURFACE_TOLERANCE_MM: Mapping[str, float] = {"kidney": 1.0330773, "tumour": 1.1498198}
@@ -115,7 +115,9 @@ def score_case(
     }
 
 
-def score_missing(label_map_true: np.ndarray, *, spacing_mm: Spacing) -> dict[str, RegionScores]:
+def score_missing(
+    label_map_true: np.ndarray, *, spacing_mm: Spacing, surfaces: bool = True
+) -> dict[str, RegionScores]:
     """The scores of a case that has no prediction at all: the worst there is.
 
     Unlike an empty prediction it gets 0 for a region that the reference does not contain either, so that leaving
@@ -124,10 +126,12 @@ def score_missing(label_map_true: np.ndarray, *, spacing_mm: Spacing) -> dict[st
     Args:
         label_map_true: reference, `(slices, rows, columns)`, integers 0, 1, 2.
         spacing_mm: distance between slices, rows and columns.
+        surfaces: whether surface scores are asked for; without, they are NaN as for any other case.
     """
     nothing = np.broadcast_to(np.uint8(0), label_map_true.shape)
     scores = score_case(label_map_true, nothing, spacing_mm=spacing_mm, surfaces=False)
-    worst = dict.fromkeys(("dice", "iou", "precision", "recall", "surface_dice"), 0.0)
+    worst = dict.fromkeys(("dice", "iou", "precision", "recall"), 0.0)
+    worst["surface_dice"] = 0.0 if surfaces else math.nan
     return {region: RegionScores(**{**vars(found), **worst}) for region, found in scores.items()}
 
 
@@ -229,8 +233,9 @@ def count_lesions(mask_true: np.ndarray, mask_pred: np.ndarray, *, spacing_mm: S
     Returns:
         `"true"`, `"found"` and `"false"`: a count for each of `LESION_SIZE_CLASSES`, by the lesion's own size.
     """
-    box = _joint_box(mask_true, mask_pred)
-    mask_true, mask_pred, voxel_mm3 = mask_true[box], mask_pred[box], math.prod(spacing_mm)
+    voxel_mm3 = math.prod(spacing_mm)
+    dense = np.ix_(*occupied(mask_true | mask_pred))
+    mask_true, mask_pred = mask_true[dense], mask_pred[dense]
     sizes_true, met_true = _lesions(mask_true, mask_pred, voxel_mm3)
     sizes_pred, met_pred = _lesions(mask_pred, mask_true, voxel_mm3)
     num_classes = len(LESION_SIZE_CLASSES)

@@ -87,15 +87,39 @@ def mean_distance_mm(distances: SurfaceDistances) -> float:
     return float(weighted / (distances.areas_true_mm2.sum() + distances.areas_pred_mm2.sum()))
 
 
+def occupied(mask: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Indices along each axis that hold a mask and, for each gap between them, one empty index that keeps it a gap.
+
+    `mask[np.ix_(*occupied(mask))]` is the mask without its empty space: two kidneys and a stray voxel far away take
+    little more room than the kidneys, and what touches, and what does not, stays so.
+
+    Args:
+        mask: boolean, three axes.
+    """
+    lines = (mask.any(axis=(1, 2)), mask.any(axis=0).any(axis=1), mask.any(axis=0).any(axis=0))
+    kept = []
+    for line in lines:
+        after = np.zeros_like(line)
+        after[1:] = line[:-1]
+        kept.append(np.flatnonzero(line | after))
+    return tuple(kept)
+
+
 def _surface(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Voxel corners on the surface, `(num_elements, 3)` int, and their neighbourhood codes, `(num_elements,)` uint8.
 
-    A corner's code has one bit for each of its eight voxels; the outside of the array is background.
+    A corner's code has one bit for each of its eight voxels; the outside of the array is background. Corner i of an
+    axis lies between the voxels i - 1 and i.
     """
+    kept = occupied(mask)
+    mask = mask[np.ix_(*kept)]
+    if not mask.size:
+        return np.zeros((0, 3), np.intp), np.zeros(0, np.uint8)
+    places = [np.append(indices, indices[-1] + 1) for indices in kept]  # of each corner, before empty space went
     kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL.astype(np.uint8)
     corners, found = [], []
-    step = max(1, _CHUNK_VOXELS // max(1, mask[0].size))
-    for start in range(0, len(mask) + 1, step):  # corner i lies between the slices i - 1 and i
+    step = max(1, _CHUNK_VOXELS // mask[0].size)
+    for start in range(0, len(mask) + 1, step):
         stop = min(start + step, len(mask) + 1)
         inside = mask[max(start - 1, 0) : stop]
         padding = (int(start == 0), int(stop == len(mask) + 1))
@@ -103,9 +127,9 @@ def _surface(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         codes = np.zeros([size - 1 for size in slab.shape], np.uint8)
         for (i, j, k), bit in np.ndenumerate(kernel):
             codes += bit * slab[i : i + codes.shape[0], j : j + codes.shape[1], k : k + codes.shape[2]]
-        where = np.nonzero((codes != 0) & (codes != 255))
-        found.append(codes[where])
-        corners.append(np.stack(where, axis=1) + np.array((start, 0, 0)))
+        slices, rows, columns = np.nonzero((codes != 0) & (codes != 255))
+        found.append(codes[slices, rows, columns])
+        corners.append(np.stack([places[0][slices + start], places[1][rows], places[2][columns]], axis=1))
     return np.concatenate(corners), np.concatenate(found)
 
 
