@@ -34,16 +34,18 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, title: str = "") 
     """Loss on the left, overlap scores on the right, against the epoch.
 
     Args:
-        history: values by name, one an epoch (Keras's `History.history`). Names with `loss` go left, names with
-            `dice` or `iou` right, others are not drawn; `val_` ones are dashed in the colour of their twin. NaN
+        history: values by name, one an epoch (Keras's `History.history`). Names with `loss` go left, others with
+            `dice` or `iou` right, the rest is not drawn; `val_` ones are dashed in the colour of their twin. NaN
             leaves a gap.
         title: above both.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     figure.suptitle(title)
-    for axes, words, name in zip(panels, (("loss",), ("dice", "iou")), ("loss", "Dice, IoU"), strict=True):
-        chosen = {key: values for key, values in history.items() if any(word in key.lower() for word in words)}
+    losses = {key: values for key, values in history.items() if "loss" in key.lower()}
+    overlaps = {key: values for key, values in history.items() if "dice" in key.lower() or "iou" in key.lower()}
+    overlaps = {key: values for key, values in overlaps.items() if key not in losses}
+    for axes, chosen, name in zip(panels, (losses, overlaps), ("loss", "Dice, IoU"), strict=True):
         stems = list(dict.fromkeys(key.removeprefix("val_") for key in chosen))
         for key, values in chosen.items():
             colour = _LINE_COLOURS[stems.index(key.removeprefix("val_")) % len(_LINE_COLOURS)]

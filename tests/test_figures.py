@@ -90,14 +90,15 @@ def test_learning_curves_sort_their_lines_into_panels(tmp_path):
     history = {
         "loss": [1.0, 0.5],
         "val_loss": [1.1, np.nan],
+        "dice_loss": [0.9, 0.6],
         "dice_tumour": [0.1, 0.4],
         "val_mean_iou": [0.3, 0.4],
         "learning_rate": [1e-3, 1e-4],
     }
     figure = figures.learning_curves(history, title="run")
     drawn = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
-    assert drawn == [["loss", "val_loss"], ["dice_tumour", "val_mean_iou"]]
-    loss, val_loss = figure.axes[0].get_lines()
+    assert drawn == [["loss", "val_loss", "dice_loss"], ["dice_tumour", "val_mean_iou"]]
+    loss, val_loss, _ = figure.axes[0].get_lines()
     assert loss.get_color() == val_loss.get_color()
     assert (loss.get_linestyle(), val_loss.get_linestyle()) == ("-", "--")
     assert _saved(figure, tmp_path / "curves.png")
