@@ -1,0 +1,88 @@
+"""The table of scores reads back to what was written."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kits_ml.errors import InputError
+from kits_ml.evaluation import tables
+from kits_ml.scores import score_case, score_missing
+
+SPACING_MM = (3.0, 0.7, 0.7)
+
+
+def _cases() -> list[tables.CaseScores]:
+    true = np.zeros((4, 6, 6), np.uint8)
+    true[1:3, 1:4, 1:4] = 1
+    true[1, 1, 1] = 2
+    regions = score_case(true, np.roll(true, 1, axis=2), spacing_mm=SPACING_MM)
+    missing = score_missing(true, spacing_mm=SPACING_MM)
+    return [
+        tables.CaseScores(case="case_00007", regions=regions, slice_spacing_mm=3.0),
+        tables.CaseScores(case="case_00001", regions=missing, missing_prediction=True),
+    ]
+
+
+def test_round_trip_keeps_every_digit(tmp_path):
+    tables.write_scores(tmp_path / "new" / "scores.csv", _cases())
+    assert repr(tables.read_scores(tmp_path / "new" / "scores.csv")) == repr(_cases())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.csv"]
+
+
+def test_one_row_a_case_and_region(tmp_path):
+    path = tmp_path / "scores.csv"
+    tables.write_scores(path, _cases())
+    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert tuple(header) == tables.COLUMNS
+    assert [row[:2] for row in rows] == [
+        ["case_00007", "kidney"],
+        ["case_00007", "tumour"],
+        ["case_00001", "kidney"],
+        ["case_00001", "tumour"],
+    ]
+    last = dict(zip(header, rows[-1], strict=True))
+    assert last["missing_prediction"] == "true"
+    assert last["hd95_mm"] == ""  # NaN
+    assert last["dice"] == "0.0"
+    assert last["lesions_true_under_20_mm"] == "1"
+    assert dict(zip(header, rows[-2], strict=True))["lesions_true"] == ""  # the kidney has none to count
+
+
+def test_no_cases_is_a_table_too(tmp_path):
+    tables.write_scores(tmp_path / "scores.csv", [])
+    assert tables.read_scores(tmp_path / "scores.csv") == []
+
+
+def test_unknown_spacing_is_nan(tmp_path):
+    tables.write_scores(tmp_path / "scores.csv", _cases())
+    assert math.isnan(tables.read_scores(tmp_path / "scores.csv")[1].slice_spacing_mm)
+
+
+def _spoil(path, old: str, new: str) -> None:
+    tables.write_scores(path, _cases())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("case,region,dice", "case,region,f1", "found columns case, region, f1"),
+        ("case_00001,tumour,0.0", "case_00001,tumour,none", "case_00001: found a value that is no number"),
+        ("case_00001,tumour", "case_00002,tumour", "case_00001 has rows for kidney; expected kidney, tumour"),
+        ("case_00001,tumour", "case_00001,kidney", "line 5: second row of case_00001, kidney"),
+    ],
+)
+def test_a_spoilt_table_is_named(tmp_path, old, new, message):
+    path = tmp_path / "scores.csv"
+    _spoil(path, old, new)
+    with pytest.raises(InputError, match=message) as caught:
+        tables.read_scores(path)
+    assert str(path) in str(caught.value)
+
+
+def test_no_table_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"scores\.csv: no such file"):
+        tables.read_scores(tmp_path / "scores.csv")
