@@ -5,9 +5,8 @@ Slices are drawn as radiologists look at them: the patient's left is on the righ
 
 from __future__ import annotations
 
-import contextlib
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kits_ml import labels
+from kits_ml import files, labels
 
 #: The window in which slices are drawn, in HU: the range KiTS's own baselines clip to.
 WINDOW_HU = (-79.0, 304.0)
@@ -213,15 +212,9 @@ def save_figure(path: str | Path, figure: Figure, *, dpi: int = 120) -> None:
         figure: what to draw.
         dpi: pixels an inch.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        figure.savefig(temporary, format="png", dpi=dpi)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    payload = io.BytesIO()
+    figure.savefig(payload, format="png", dpi=dpi)
+    files.write_bytes(Path(path), payload.getvalue())
 
 
 def _contour(axes: Axes, mask: np.ndarray, *, colour: str, style: object) -> None:

@@ -5,6 +5,7 @@ Call `set_environment` before anything imports keras, and `configure` before a n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -84,9 +85,7 @@ def _configure_tensorflow(num_threads: int, precision: str) -> None:
         import tensorflow as tf
 
     if num_threads:
-        try:
+        with contextlib.suppress(RuntimeError):  # TensorFlow is already running
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-        except RuntimeError:  # TensorFlow is already running
-            pass
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16())
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": use_bfloat16})

@@ -7,8 +7,6 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 
 from __future__ import annotations
 
-import contextlib
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from nibabel import orientations
 
-from kits_ml import labels
+from kits_ml import files, labels
 from kits_ml.errors import InputError
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
@@ -309,14 +307,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     image.set_sform(geometry.affine, geometry.sform_code)
     image.header.set_xyzt_units("mm", "sec")
     payload = image.to_bytes()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.write_bytes(igzip.compress(payload, 2) if path.name.endswith(".gz") else payload)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    files.write_bytes(path, igzip.compress(payload, 2, mtime=0) if path.name.endswith(".gz") else payload)
 
 
 def _fits_int16(array: np.ndarray) -> bool:

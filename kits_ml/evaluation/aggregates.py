@@ -11,7 +11,6 @@ region (`with_region`). Undefined values (distances of an empty mask) are left o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from kits_ml import labels
+from kits_ml import files, labels
 from kits_ml.errors import InputError
-from kits_ml.evaluation.tables import CaseScores, write_text
+from kits_ml.evaluation.tables import CaseScores
 from kits_ml.scores import LESION_SIZE_CLASSES, composite_dice
 
 SUMMARY_JSON = "summary.json"
@@ -171,7 +170,7 @@ def slice_spacing_class(case: CaseScores) -> str:
 
 def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
     """Writes a summary as JSON, NaN as `null`; the file appears whole or not at all."""
-    write_text(path, json.dumps(_without_nan(summary), indent=2, allow_nan=False) + "\n")
+    files.write_json(Path(path), _without_nan(summary))
 
 
 def _summarise_region(cases: Sequence[CaseScores], region: str, options: Mapping[str, int]) -> dict[str, Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kits_ml.data import volumes
-from kits_ml.errors import CasesFailedError, InputError
-from kits_ml.evaluation.tables import SCORES_CSV, CaseScores, write_scores
+from kits_ml.errors import InputError
+from kits_ml.evaluation.tables import CaseScores
 from kits_ml.scores import score_case, score_missing
+from kits_ml.workers import run_cases
 
 #: A label map inside a case's folder.
 SEGMENTATION = "segmentation.nii.gz"
@@ -88,26 +84,23 @@ def score_folders(
     *,
     num_workers: int = 1,
     surfaces: bool = True,
-    output: str | Path | None = None,
-) -> list[CaseScores]:
+) -> tuple[list[CaseScores], dict[str, str]]:
     """Scores every reference of a folder; see `find_label_maps` for how files are named.
 
     A reference without prediction gets the worst scores and `missing_prediction`. A prediction without reference
-    and a case that cannot be scored are failures: the others go on, and the error comes at the end.
+    and a case that cannot be scored are failures: the others go on.
 
     Args:
         predictions: folder of predicted label maps.
         references: folder of reference label maps.
         num_workers: worker processes; 1 works in this process.
         surfaces: whether to measure surfaces too.
-        output: folder that gets `scores.csv` with the cases that could be scored, failures or not.
 
     Returns:
-        The scores, in order of the cases' names.
+        The scores, in order of the cases' names, and the messages of the cases that failed.
 
     Raises:
         InputError: a folder without label maps.
-        CasesFailedError: some cases failed; after `scores.csv` is written.
     """
     predicted, expected = find_label_maps(predictions), find_label_maps(references)
     failures = {
@@ -115,23 +108,12 @@ def score_folders(
         for case, path in predicted.items()
         if case not in expected
     }
-    num_cases = len(expected) + len(failures)
-    jobs = {
-        case: {"reference": path, "prediction": predicted.get(case), "surfaces": surfaces}
-        for case, path in expected.items()
+    tasks = {
+        case: {"case": case, "reference": path, "prediction": predicted.get(case), "surfaces": surfaces}
+        for case, path in sorted(expected.items())
     }
-    done: list[CaseScores] = []
-    for case, result in tqdm(_run(jobs, num_workers), total=len(jobs), desc="score", unit="case"):
-        try:
-            done.append(result())
-        except InputError as error:
-            failures[case] = str(error)
-    done.sort(key=lambda scores: scores.case)
-    if output is not None:
-        write_scores(Path(output) / SCORES_CSV, done)
-    if failures:
-        raise CasesFailedError(failures, num_cases)
-    return done
+    done, failed = run_cases(score_files, tasks, num_workers=num_workers, description="score")
+    return list(done.values()), failures | failed
 
 
 def _check_grid(prediction: Path, *, expected: volumes.Geometry) -> None:
@@ -143,15 +125,3 @@ def _check_grid(prediction: Path, *, expected: volumes.Geometry) -> None:
             f"{prediction}: found affine {found.affine.round(4).tolist()}, "
             f"expected the reference's {expected.affine.round(4).tolist()}"
         )
-
-
-def _run(jobs: dict[str, dict], num_workers: int) -> Iterator[tuple[str, Callable[[], CaseScores]]]:
-    """Each case with a function that gives its scores or raises what went wrong, in any order."""
-    if num_workers <= 1 or len(jobs) < 2:
-        for case, job in jobs.items():
-            yield case, lambda case=case, job=job: score_files(case, **job)
-        return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(score_files, case, **job): case for case, job in jobs.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result

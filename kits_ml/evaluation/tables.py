@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits_ml import labels
+from kits_ml import files, labels
 from kits_ml.errors import InputError
 from kits_ml.scores import LESION_SIZE_CLASSES, RegionScores
 
@@ -68,7 +66,7 @@ def write_scores(path: str | Path, cases: Iterable[CaseScores]) -> None:
     writer.writeheader()
     for case in cases:
         writer.writerows(_to_row(case, case.regions[region]) for region in labels.REGIONS)
-    write_text(path, text.getvalue())
+    files.write_bytes(Path(path), text.getvalue().encode())
 
 
 def read_scores(path: str | Path) -> list[CaseScores]:
@@ -92,19 +90,6 @@ def read_scores(path: str | Path) -> list[CaseScores]:
                 raise InputError(f"{path}: line {reader.line_num}: second row of {row['case']}, {row['region']}")
             regions[row["region"]] = row
     return [_from_rows(path, case, regions) for case, regions in rows.items()]
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def _to_row(case: CaseScores, scores: RegionScores) -> dict[str, str]:

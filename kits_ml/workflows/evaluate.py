@@ -64,7 +64,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
         cases = {case.name: case for case in case_files.find_cases(settings.data)}
         cases = _select_unseen(cases, predictor) if settings.subset == "unseen" else cases
         scored, failures = score_model(predictor, cases, output=output)
-    evaluated = write_evaluation(scored, output=output) if scored else None
+    evaluated = write_evaluation(scored, output=output, failures=failures) if scored else None
     if failures:
         raise CasesFailedError(failures, len(scored) + len(failures))
     return evaluated
@@ -102,10 +102,12 @@ def score_model(
     return scored, failures
 
 
-def write_evaluation(scored: Sequence[tables.CaseScores], *, output: Path) -> Evaluated:
-    """Writes `scores.csv`, `summary.json` and the box plot."""
+def write_evaluation(
+    scored: Sequence[tables.CaseScores], *, output: Path, failures: Mapping[str, str] | None = None
+) -> Evaluated:
+    """Writes `scores.csv`, `summary.json` and the box plot. Cases that failed are named in the summary."""
     scored = sorted(scored, key=lambda case: case.case)
-    summary = aggregates.summarise(scored)
+    summary = aggregates.summarise(scored, failures=failures or {})
     tables.write_scores(output / tables.SCORES_CSV, scored)
     aggregates.write_summary(output / aggregates.SUMMARY_JSON, summary)
     dice = {region: {"model": [case.regions[region].dice for case in scored]} for region in REGIONS}
