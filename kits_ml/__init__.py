@@ -1,3 +1,33 @@
 """Kidney and kidney-tumour segmentation on CT as a tracked experiment."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kits_ml.inference.predictor import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> Predictor:
+    """Loads a model that segments volumes.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID/model`, or a folder that holds a model.
+        batch_size: slices the network takes at once.
+
+    Returns:
+        A predictor; `predictor.segment(image_hu)` gives the label map on the image's own grid.
+
+    Raises:
+        kits_ml.errors.InputError: no such model, version or alias, or a server that does not answer.
+    """
+    from kits_ml import runtime
+
+    runtime.configure()
+
+    from kits_ml.inference.predictor import Predictor
+    from kits_ml.tracking import registry
+
+    return Predictor.load(registry.local_folder(model), batch_size=batch_size)

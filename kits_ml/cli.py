@@ -21,6 +21,10 @@ class Commands(click.Group):
             return super().invoke(context)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:  # no permission, a full disk: not a fault of the program
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})

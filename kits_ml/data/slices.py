@@ -48,7 +48,7 @@ def store_digest(case_digests: Mapping[str, str], settings: PreprocessingSetting
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: PreprocessingSettings) -> None:
+def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: PreprocessingSettings) -> str:
     """Prepares one case into a store, unless it is there already. Safe to kill, and to run twice at once.
 
     Args:
@@ -57,12 +57,15 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         store: the store's folder.
         settings: what to do.
 
+    Returns:
+        What the user should be told of the case; empty if nothing.
+
     Raises:
         InputError: the case cannot be used; nothing of it stays in the store.
     """
     record_path = _record_path(store, case.name)
     if record_path.exists():
-        return
+        return ""
     image, label_map = case_files.load_case(case)
     try:
         frame = preprocessing.find_frame(image.array, settings)
@@ -86,6 +89,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
+    return label_map.note
 
 
 def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSettings) -> bool:

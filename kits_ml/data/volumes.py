@@ -85,11 +85,13 @@ class Volume:
             values as uint8 for label maps.
         geometry: the grid it came from.
         path: the file it came from.
+        note: what the reader should tell the user about the file; empty if nothing.
     """
 
     array: np.ndarray
     geometry: Geometry
     path: Path
+    note: str = ""
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -169,9 +171,12 @@ def read_label_map(path: str | Path) -> Volume:
             "2 (tumour), or 3 (cyst, read as kidney)"
         )
     array = array.astype(np.uint8)
+    note = ""
     if highest == labels.KITS23_CYST:
-        array[array == labels.KITS23_CYST] = labels.KIDNEY
-    return Volume(array=geometry.to_house(array), geometry=geometry, path=path)
+        cyst = array == labels.KITS23_CYST
+        array[cyst] = labels.KIDNEY
+        note = f"{path}: {int(cyst.sum())} voxels of label 3 (cyst) are read as kidney"
+    return Volume(array=geometry.to_house(array), geometry=geometry, path=path, note=note)
 
 
 def write_image(path: str | Path, array: np.ndarray, geometry: Geometry) -> None:

@@ -60,7 +60,9 @@ def prepare(settings: PrepareSettings) -> Prepared:
         if not slices.link_case(name, digest=digests[name], store=store_path, settings=preprocessing)
     }
     _remove_stale_scratch(store_path)
-    _, failures = run_cases(slices.prepare_case, missing, num_workers=settings.num_workers, description="prepare")
+    notes, failures = run_cases(slices.prepare_case, missing, num_workers=settings.num_workers, description="prepare")
+    for note in filter(None, notes.values()):
+        log.info("%s", note)
     if failures and (not settings.skip_failed_cases or len(failures) == len(cases)):
         raise CasesFailedError(failures, len(cases))
     good = {name: case for name, case in cases.items() if name not in failures}

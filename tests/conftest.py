@@ -1,0 +1,54 @@
+"""Small synthetic cases and models that several tests use."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch  # noqa: F401 (before TensorFlow: the other order is known to crash in places)
+
+from kits_ml.data import volumes
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real CT data; skips the test where there is none."""
+    folder = os.environ.get("KITS_ML_REAL_DATA")
+    if not folder:
+        pytest.skip("KITS_ML_REAL_DATA names no folder of real data")
+    return Path(folder)
+
+
+def body(*, num_slices: int = 6, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A body of soft tissue in air with a bright kidney and a tumour in it: image in HU and label map."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size - 0.5
+    image = np.full((num_slices, size, size), -1000, np.int16)
+    image[:, np.hypot(rows / 0.8, columns) < 0.45] = 40
+    label_map = np.zeros(image.shape, np.uint8)
+    centre = 0.2 + 0.02 * rng.random()
+    label_map[1:-1, np.hypot(rows, columns - centre) < 0.12] = 1
+    label_map[2:-2, np.hypot(rows, columns - centre) < 0.05] = 2
+    image[label_map == 1] = 180
+    image[label_map == 2] = 90
+    image += rng.normal(0, 5, image.shape).astype(np.int16)
+    return image, label_map
+
+
+@pytest.fixture
+def make_case():
+    """Writes a small case in the KiTS layout: `make_case(folder, "case_00000", seed=1)`."""
+
+    def make(folder: Path, name: str, **options) -> Path:
+        image, label_map = body(**options)
+        geometry = volumes.kits_geometry(image.shape, (3.0, 0.8, 0.8))
+        volumes.write_image(folder / name / "imaging.nii.gz", image, geometry)
+        volumes.write_label_map(folder / name / "segmentation.nii.gz", label_map, geometry)
+        return folder / name
+
+    return make
