@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import email.utils
 import http.client
+import logging
 import random
 import re
 import shutil
@@ -25,9 +26,13 @@ import urllib3
 from kits_ml.data.partial import DamagedError, DiskFullError, Partial, Version, disk_errors, sha256_of
 from kits_ml.errors import InputError
 
+_LOG = logging.getLogger(__name__)
+
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 64
 _LONGEST_WAIT_S = 60.0
+#: Longer waits are said on screen (as a warning), so that nobody takes them for a hang.
+_LONG_WAIT_S = 5.0
 _LONGEST_RETRY_AFTER_S = 900.0
 _TEMPORARY_STATUSES = {408, 425, 429}
 #: A second complete but damaged copy means that the source is damaged: no third is asked for.
@@ -120,7 +125,10 @@ def download(
         most_bytes = max(most_bytes, partial.size)
         if num_failures > patience.num_retries:
             raise _given_up(url, failure, num_failures, partial) from failure
-        if stop.wait(max(patience.wait_s(num_failures), failure.retry_after_s)):
+        wait_s = max(patience.wait_s(num_failures), failure.retry_after_s)
+        level = logging.WARNING if wait_s >= _LONG_WAIT_S else logging.INFO
+        _LOG.log(level, "%s: %s; trying again in %.1f s", url, failure, wait_s)
+        if stop.wait(wait_s):
             raise StoppedError(url)
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+_ONE_READ_BYTES = 1 << 20
+
 
 class FetchProgress:
     """Bars on a terminal; elsewhere (a log, a pipe) one line for each finished file.
@@ -53,6 +55,8 @@ class FetchProgress:
 
             def move(num_bytes: int, size: int | None) -> None:
                 bar.total = size
+                if bar.n == 0 and num_bytes > _ONE_READ_BYTES:
+                    bar.initial = num_bytes  # came with an earlier call, and says nothing of the speed now
                 bar.update(num_bytes - bar.n)
 
             yield move

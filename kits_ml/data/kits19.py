@@ -215,7 +215,7 @@ def _run(jobs: dict[str, list[_File]], *, settings: FetchSettings, progress: Fet
         for thread in threads:
             thread.join(_FAREWELL_S / len(threads))
     if failures:
-        raise CasesFailedError(failures, len(jobs))
+        raise CasesFailedError(failures, len(jobs) - (_KITS_JSON not in failures))
     downloaded = [size for size in sizes if size is not None]
     return FetchSummary(
         cases=tuple(name for name in jobs if name != _KITS_JSON),
@@ -283,12 +283,16 @@ class _Worker:
     def _lock(self, name: str) -> filelock.BaseFileLock:
         """One fetch at a time works on a case; a second one waits, and then finds the files."""
         lock = filelock.FileLock(self._partials / f"{name}.lock")
+        said = False
         while True:
             try:
                 return lock.acquire(timeout=0.2)
             except filelock.Timeout:
                 if self.stop.is_set():
                     raise StoppedError(name) from None
+                if not said:
+                    self._progress.say(f"{name}: another fetch is at it; waiting")
+                said = True
 
 
 def _kits_json(settings: FetchSettings) -> _File:

@@ -113,11 +113,13 @@ def test_temporary_refusals_are_retried(file_server, get, status):
     assert len(file_server.requests) == 3
 
 
-def test_retry_after_is_honoured(file_server, get):
+def test_retry_after_is_honoured(file_server, get, caplog):
+    caplog.set_level("INFO", logger="kits_ml")
     file_server.plans[PATH] = [refuse(503, **{"Retry-After": "1"})]
     start = time.monotonic()
     get()
     assert time.monotonic() - start >= 1  # the back-off alone would be 0.01 s
+    assert "HTTP 503 Service Unavailable; trying again in 1.0 s" in caplog.text
     moment = email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2))
     for text in ("7200", moment):
         file_server.plans[PATH] = [refuse(429, **{"Retry-After": text})]

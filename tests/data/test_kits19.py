@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from isal import igzip
 
 from kits_ml.config import FetchSettings
 from kits_ml.data import kits19, volumes
-from kits_ml.data.partial import DamagedError
+from kits_ml.data.partial import DamagedError, DiskFullError
 from kits_ml.errors import CasesFailedError, InputError
 
 
@@ -142,7 +143,7 @@ def test_unlabelled_cases_only_on_request_and_images_only(mirror, settings, tmp_
 
 def test_a_case_whose_label_fails_gets_no_image_and_stops_no_other(mirror, settings, tmp_path):
     del mirror.files[label_path("case_00000")]
-    with pytest.raises(CasesFailedError, match=r"1 of 3 cases failed:\n  case_00000: .*HTTP 404") as caught:
+    with pytest.raises(CasesFailedError, match=r"1 of 2 cases failed:\n  case_00000: .*HTTP 404") as caught:
         kits19.fetch(settings())
     assert caught.value.failures.keys() == {"case_00000"}
     assert_official(tmp_path / "kits19", mirror, cases=("case_00001",))
@@ -166,8 +167,8 @@ def test_a_server_that_cannot_be_reached_ends_the_fetch_at_once(settings):
     assert "\n" not in str(caught.value)
 
 
-def test_two_fetches_at_once_download_each_file_once(mirror, settings, tmp_path):
-    mirror.bytes_per_s = 1e6
+def test_two_fetches_at_once_download_each_file_once(mirror, settings, tmp_path, capsys):
+    mirror.bytes_per_s = 5e5  # a case takes 0.4 s
     summaries = []
     both = [threading.Thread(target=lambda: summaries.append(kits19.fetch(settings()))) for _ in range(2)]
     for thread in both:
@@ -176,6 +177,25 @@ def test_two_fetches_at_once_download_each_file_once(mirror, settings, tmp_path)
         thread.join()
     assert sum(summary.num_downloaded for summary in summaries) == 5
     assert len(mirror.requests) == 5
+    assert_official(tmp_path / "kits19", mirror)
+    assert "another fetch is at it; waiting" in capsys.readouterr().err
+
+
+def test_a_failing_kits_json_is_named_and_stops_no_case(mirror, settings, tmp_path):
+    mirror.files["/labels/kits.json"] = b"[1, 2"
+    with pytest.raises(CasesFailedError, match=r"1 of 3 cases failed:\n  kits.json: .*not JSON"):
+        kits19.fetch(settings())
+    assert_official(tmp_path / "kits19", mirror)
+
+
+def test_a_full_disk_ends_the_fetch_and_the_next_call_finishes(mirror, settings, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000))  # room for labels only
+        with pytest.raises(DiskFullError, match=r"50000 bytes free, .*case_0000[01].nii.gz needs \d+ more"):
+            kits19.fetch(settings())
+    assert not list((tmp_path / "kits19").glob("case_*/imaging.nii.gz"))
+    kits19.fetch(settings())
     assert_official(tmp_path / "kits19", mirror)
 
 
