@@ -141,6 +141,29 @@ class PhantomSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FetchSettings(Settings):
+    """Official KiTS19 from its sources, or from mirrors that keep the sources' names."""
+
+    output: str = setting("data/kits19", "folder that gets the cases")
+    cases: str = setting(
+        "all",
+        'such as "0-47,60,case_00123"; all: the 210 with labels. 210-299 have none and give images only',
+    )
+    num_workers: int = setting(4, "files downloaded at once", minimum=1, maximum=32)
+    imaging_url: str = setting(
+        "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images",
+        "base address of the images: case_00000.nii.gz, ...",
+    )
+    labels_url: str = setting(
+        "https://raw.githubusercontent.com/neheller/kits19/master/data",
+        "base address of kits.json and the labels: case_00000/segmentation.nii.gz, ...",
+    )
+    timeout_s: float = setting(60.0, "time without a byte until a connection is given up", unit="s", minimum=0.01)
+    num_retries: int = setting(8, "tries in a row without a new byte until a file is given up", minimum=0)
+    backoff_s: float = setting(1.0, "wait before the first retry, then double, up to a minute", unit="s", minimum=0)
+    overwrite: bool = setting(False, "fetch again what is there; the old file stays until the new one is whole")
+
+
 class PreprocessingSettings(Settings):
     """What is done to a volume before a network sees it. Travels with the model."""
 

@@ -8,7 +8,7 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -24,6 +24,12 @@ HOUSE_ORIENTATION = "IPL"
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
+#: Header fields that say where the voxels are, besides the spacing.
+_PLACEMENT_FIELDS = (
+    *("qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+
 _UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
 
 
@@ -34,13 +40,12 @@ class Geometry:
     Attributes:
         shape: the file's shape, in the file's axis order.
         affine: voxel-to-world matrix of the file's grid, `(4, 4)` float64, millimetres, RAS+ world (NIfTI).
-        qform_code, sform_code: NIfTI's codes, kept for writing.
+        header: the file's own, from which writing takes the placement bit for bit; None for a new grid.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
-    qform_code: int = 1
-    sform_code: int = 1
+    header: nib.Nifti1Header | None = field(default=None, repr=False, compare=False)
 
     @property
     def orientation(self) -> str:
@@ -108,7 +113,7 @@ def kits_geometry(shape: tuple[int, int, int], spacing_mm: tuple[float, float, f
     """
     slices_mm, rows_mm, columns_mm = spacing_mm
     affine = np.array([[0, 0, -columns_mm, 0], [0, -rows_mm, 0, 0], [-slices_mm, 0, 0, 0], [0, 0, 0, 1]], float)
-    return Geometry(shape=tuple(shape), affine=affine, qform_code=0, sform_code=2)
+    return Geometry(shape=tuple(shape), affine=affine)
 
 
 def read_geometry(path: str | Path) -> Geometry:
@@ -250,12 +255,7 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
     affine = np.array(image.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible)")
-    return Geometry(
-        shape=tuple(int(size) for size in shape),
-        affine=affine,
-        qform_code=int(image.header["qform_code"]),
-        sform_code=int(image.header["sform_code"]),
-    )
+    return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
 
 
 def _read_voxels(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
@@ -272,8 +272,7 @@ def _read_voxels(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
             array = np.array(image.dataobj.get_unscaled(), order="F").reshape(shape, order="F")
     except (*_UNREADABLE, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({_first_line(error)})") from error
-    slope, intercept = header.get_slope_inter()
-    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     if dtype.byteorder not in "=|" and not dtype.isnative:
         array = array.astype(dtype.newbyteorder("="))
     if (slope, intercept) == (1.0, 0.0):
@@ -307,12 +306,23 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    image = nib.Nifti1Image(stored, geometry.affine)
-    image.set_qform(geometry.affine, geometry.qform_code)
-    image.set_sform(geometry.affine, geometry.sform_code)
-    image.header.set_xyzt_units("mm", "sec")
-    payload = image.to_bytes()
+    payload = _image(stored, geometry).to_bytes()
     files.write_bytes(path, igzip.compress(payload, 2, mtime=0) if path.name.endswith(".gz") else payload)
+
+
+def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """An image whose header places the voxels exactly as the geometry's file did."""
+    cls = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
+    image = cls(stored, geometry.affine)
+    image.set_qform(None, 0)
+    image.header.set_xyzt_units("mm", "sec")
+    if geometry.header is None:
+        return image
+    for name in _PLACEMENT_FIELDS:
+        image.header[name] = geometry.header[name]
+    image.header["pixdim"][:4] = geometry.header["pixdim"][:4]
+    # without an affine of its own the image takes the header's, bit for bit
+    return cls(stored, None, image.header)
 
 
 def _fits_int16(array: np.ndarray) -> bool:
