@@ -164,6 +164,7 @@ class FetchSettings(Settings):
     overwrite: bool = setting(False, "fetch again what is there; the old file stays until the new one is whole")
 
 
+@dataclass(frozen=True, kw_only=True)
 class PreprocessingSettings(Settings):
     """What is done to a volume before a network sees it. Travels with the model."""
 
