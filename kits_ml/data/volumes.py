@@ -312,7 +312,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_bytes(igzip.compress(payload, 2) if path.name.endswith(".gz") else payload)
+        temporary.write_bytes(igzip.compress(payload, 2, mtime=0) if path.name.endswith(".gz") else payload)
         temporary.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
