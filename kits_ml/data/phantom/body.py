@@ -131,7 +131,9 @@ def _outlines(half_width_mm: float, half_depth_mm: float, fat_mm: float, scale: 
     muscle = np.stack([heights, middle, muscle_back - muscle_half, width - fat_mm, muscle_half], axis=1)
     inner_back = np.minimum(inner_back, muscle_back - 18 * scale)
     inner_half = (inner_back - inner_front) / 2
-    cavity = np.stack([heights, middle, inner_back - inner_half, width - fat_mm - wall, inner_half], axis=1)
+    floor = by_height((-520, 235, 290, 520), (1.0, 1.0, 0.0, 0.0))  # the pelvic floor closes the cavity
+    half_width = (width - fat_mm - wall) * floor
+    cavity = np.stack([heights, middle, inner_back - inner_half, half_width, inner_half * floor], axis=1)
     block_x = by_height((-200, -40, 40, 120, 200), (25, 29, 44, 60, 68)) * scale
     block_y = by_height((-200, -40, 30, 120, 200), (24, 26, 33, 37, 37)) * scale
     block = np.stack([heights, middle, middle + 24 * scale, block_x, block_y], axis=1)
@@ -187,31 +189,22 @@ class Trunk:
             return
         window, coverage = found
         canvas.blend(window, coverage, np.float32(20.0))
-        self._blend(canvas, self._inset(2.2), self._fat)
+        self._blend(canvas, self._patient.skin.inset(2.2), self._fat)
         self._blend(canvas, self._patient.muscle, self._muscle)
-        window, coverage = self._patient.cavity.coverage(canvas)
-        cavity = np.zeros_like(canvas.image)
-        cavity[window] = coverage
+        canvas.cavity = cavity = np.zeros_like(canvas.image)
+        found = self._patient.cavity.coverage(canvas)
+        if found is None:
+            return
+        window, cavity[window] = found
         ledge = self._patient.block.coverage(canvas)
         if ledge is not None:
             cavity[ledge[0]] *= 1 - ledge[1]
-        canvas.cavity = cavity
         canvas.blend(window, cavity[window], self._inner_fat.values(canvas, window))
 
-    def _inset(self, by_mm: float) -> _Inset:
-        return _Inset(self._patient.skin, by_mm)
-
     @staticmethod
-    def _blend(canvas: Canvas, shape: Column | _Inset, tissue: Tissue) -> None:
+    def _blend(canvas: Canvas, shape: Column, tissue: Tissue) -> None:
         window, coverage = shape.coverage(canvas)
         canvas.blend(window, coverage, tissue.values(canvas, window))
-
-
-class _Inset(Column):
-    """A column made smaller by a distance."""
-
-    def __init__(self, column: Column, by_mm: float):
-        super().__init__(column._knots - np.array([0, 0, 0, by_mm, by_mm]), squareness=column._squareness)
 
 
 class Lungs:
@@ -242,6 +235,7 @@ class Lungs:
     def _dome(self, canvas: Canvas, x_mm: float, top_mm: float) -> np.ndarray:
         """Height of one dome above each pixel."""
         x = canvas.x_mm - x_mm
+        x[x * x_mm < 0] *= 0.45  # between the domes it sags little
         x *= x
         x *= 78 / (78 * self._scale) ** 2
         y = canvas.y_mm + 22
@@ -257,7 +251,7 @@ def muscles(patient: Patient, rng: np.random.Generator) -> list[Layer]:
     scale, lean = patient.scale, 1 - 0.35 * patient.visceral
     meat = Tissue(hu=patient.enhancement.muscle_hu, mottle_hu=8.0, noise=patient.noise(2.2, rng))
     fat = Tissue(hu=FAT_HU + 45, mottle_hu=30.0, noise=patient.noise(2.0, rng))
-    layers: list[Layer] = [Solid(patient.block, fat)]
+    layers: list[Layer] = [Solid(patient.block.until(165.0), fat)]
     bulk = rng.uniform(0.85, 1.15)
     _, muscle_y, _, muscle_half = patient.muscle.section(20.0)
     back_mm = muscle_y + muscle_half - 4

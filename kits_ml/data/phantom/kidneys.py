@@ -20,6 +20,8 @@ _CORTEX_SHARE = 0.72
 # Edges and fat in the sinus darken the mean over the label; measured over 40 cases, HU.
 _EDGE_LOSS_HU = 5.0
 _WATER_HU = 8.0
+# How much darker a tumour's capsule is.
+_CAPSULE_HU = 28.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,9 @@ def _keep_inside(patient: Patient, centre: np.ndarray, radius: float) -> np.ndar
         if 0 < clearance < 1:
             moved = (0.0, ledge_y) + away / clearance
         shares = (moved - (x, y)) / room
+        if room.min() < 25:  # nearly as deep as the trunk: stay on the own side
+            shares[1] = np.clip(shares[1], -0.5, 0.5)
+            shares[0] = np.clip(shares[0], -0.87, 0.87)
         moved = (x, y) + shares / max(1.0, math.hypot(*shares)) * room
     return np.array([*moved, centre[2]])
 
@@ -264,7 +269,6 @@ def _tumour(patient: Patient, tumour: Tumour, rng: np.random.Generator) -> list[
     dead_hu = min(mean_hu - 8, rng.uniform(12, 32))
     living_hu = min((mean_hu - share * dead_hu) / (1 - share), mean_hu + 90)
     rough = rng.uniform(4, 12) + (rng.uniform(6, 18) if share else 0)
-    flesh = Tissue(hu=living_hu, mottle_hu=rough, noise=patient.noise(float(rng.uniform(2.5, 6.0)), rng))
     stretch = np.exp(rng.normal(0, 0.09, 3))
     if tumour.radius_mm > 45:  # the trunk leaves large ones more room upward and downward
         stretch[2] *= 1.35
@@ -272,14 +276,20 @@ def _tumour(patient: Patient, tumour: Tumour, rng: np.random.Generator) -> list[
     turn = rng.uniform(0, math.pi)
     frame = np.array([[math.cos(turn), math.sin(turn), 0], [-math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
     lumps = patient.noise(max(tumour.radius_mm * 0.45, 2.5), rng)
-    whole = Ellipsoid(
-        tumour.centre_mm,
-        tumour.radius_mm * stretch,
-        frame=frame,
-        lumps=lumps,
-        lump_share=float(rng.uniform(0.02, 0.09)),
-    )
-    layers: list[Layer] = [Solid(whole, flesh, inside=True, label=labels.TUMOUR)]
+    lump_share = float(rng.uniform(0.02, 0.09))
+
+    def ball(inset_mm: float) -> Ellipsoid:
+        radii = (tumour.radius_mm - inset_mm) * stretch
+        return Ellipsoid(tumour.centre_mm, radii, frame=frame, lumps=lumps, lump_share=lump_share)
+
+    whole, layers = ball(0.0), []
+    capsule_mm = 1.2 if rng.random() < 0.5 and tumour.radius_mm > 6 else 0.0
+    if capsule_mm:  # a thin dark seam of squeezed tissue, often the only border of an isodense tumour
+        seam = 1 - (1 - capsule_mm / tumour.radius_mm) ** 3
+        living_hu += _CAPSULE_HU * seam
+        layers.append(Solid(whole, Tissue(hu=living_hu - _CAPSULE_HU), inside=True, label=labels.TUMOUR))
+    flesh = Tissue(hu=living_hu, mottle_hu=rough, noise=patient.noise(float(rng.uniform(2.5, 6.0)), rng))
+    layers.append(Solid(ball(capsule_mm), flesh, inside=True, label=labels.TUMOUR))
     if share:
         centre = np.array(tumour.centre_mm) + rng.normal(0, 0.1, 3) * tumour.radius_mm
         core = Ellipsoid(

@@ -97,6 +97,7 @@ class Hollow:
         wall, filling: tissues.
         gas_level_mm: y of the fluid level; what lies in front of it is gas.
         inside: whether it ends at the wall of the trunk's cavity.
+        label: written where the tube fills at least half of a pixel; `None` leaves the label map alone.
     """
 
     _GAS_HU = -900.0
@@ -109,7 +110,9 @@ class Hollow:
         filling: Tissue,
         gas_level_mm: float | None = None,
         inside: bool = False,
+        label: int | None = None,
     ):
+        self._label = label
         self._tube, self._wall, self._filling, self._inside = tube, wall, filling, inside
         self._gas_level_mm = gas_level_mm
         self.z_range_mm = tube.z_range_mm
@@ -124,6 +127,8 @@ class Hollow:
             outer *= canvas.cavity[window]
             inner *= canvas.cavity[window]
         canvas.blend(window, outer, self._wall.values(canvas, window))
+        if self._label is not None:
+            canvas.label_map[window][outer >= 0.5] = self._label
         filling = np.clip(self._filling.values(canvas, window), self._GAS_HU, 900.0)
         if self._gas_level_mm is not None:
             gas = ramp(self._gas_level_mm - canvas.y_mm[window], 2.0)

@@ -144,7 +144,7 @@ def chest(patient: Patient, rng: np.random.Generator) -> list[Layer]:
     layers.append(Solid(Column([(z, x * scale, y * scale, a * scale, b * scale) for z, x, y, a, b in above]), fat))
     beside = [(z, 0.0, 14 * scale, 22 * scale, 18 * scale) for z in (-520, -90)]
     layers.append(Solid(Column(beside), spine_flesh, inside=True))
-    centre = np.array([26 * scale, -52 * scale, -172.0])
+    centre = np.array([26 * scale, -52 * scale, -158.0])
     for grow, tissue in ((6.0, fat), (0.0, muscle), (-9.0, blood)):
         radii = (58 * scale + grow, 46 * scale + grow, 48 + grow)
         layers.append(Solid(Ellipsoid(centre, radii), tissue, inside=True))

@@ -169,6 +169,14 @@ class Column:
         self._squareness = squareness
         self.z_range_mm = (float(self._knots[0, 0]), float(self._knots[-1, 0]))
 
+    def until(self, z_mm: float) -> Column:
+        """The part above a height."""
+        return Column(self._knots[self._knots[:, 0] <= z_mm], squareness=self._squareness)
+
+    def inset(self, by_mm: float) -> Column:
+        """The column made smaller by a distance."""
+        return Column(self._knots - np.array([0, 0, 0, by_mm, by_mm]), squareness=self._squareness)
+
     def section(self, z_mm: float) -> tuple[float, float, float, float]:
         """`(x, y, radius_x, radius_y)` in millimetres at a height; the ends continue."""
         heights_mm = self._knots[:, 0]

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from kits_ml import labels
 from kits_ml.data.phantom.body import Patient
 from kits_ml.data.phantom.layers import Hollow, Layer, Solid, Tissue
 from kits_ml.data.phantom.shapes import Canvas, Column, Ellipsoid, Tube
@@ -39,6 +40,7 @@ class VertebralBodies:
         plate = min(max((_DISC_MM / 2 + 2.0 - abs(place)) / softness + 0.5, 0.0), 1.0) - disc
         window, coverage = found
         canvas.blend(window, coverage, np.float32(disc * 95 + (1 - disc) * self._cortex_hu))
+        canvas.label_map[window][coverage >= 0.5] = labels.BACKGROUND
         window, coverage = self._inner.coverage(canvas)
         marrow = self._marrow.values(canvas, window)
         canvas.blend(window, coverage, marrow * (1 - disc - plate) + (disc * 95 + plate * 0.8 * self._cortex_hu))
@@ -93,7 +95,7 @@ def _arch(patient: Patient, z_mm: float, cortex: Tissue, marrow: Tissue) -> list
     layers: list[Layer] = []
     for points, radius_mm in pieces:
         tube = Tube([(x * size, y * size, z) for x, y, z in points], radius_mm * size, wall_mm=1.7)
-        layers.append(Hollow(tube, wall=cortex, filling=marrow))
+        layers.append(Hollow(tube, wall=cortex, filling=marrow, label=labels.BACKGROUND))
     return layers
 
 
@@ -113,7 +115,9 @@ def _ribs(
             points = [_on_wall(patient, side * a, start_mm + drop_mm * math.sin(a / 2.6 * 1.57)) for a in angles]
             radii = np.full(len(points), 5.2 * patient.scale**0.5)
             radii[-1] = 3.5
-            layers.append(Hollow(Tube(points, radii, wall_mm=1.6), wall=cortex, filling=marrow))
+            layers.append(
+                Hollow(Tube(points, radii, wall_mm=1.6), wall=cortex, filling=marrow, label=labels.BACKGROUND)
+            )
             if number <= 10:
                 end = points[-1]
                 angles = np.linspace(reach, 2.95, 6)
@@ -122,7 +126,12 @@ def _ribs(
                 layers.append(Solid(Tube(cartilage, 4.6), gristle))
     sternum = [(0.0, _on_wall(patient, math.pi, z)[1] - 1.0, z) for z in (-330, -250, -175)]
     layers += [
-        Hollow(Tube([(x + dx, y, z) for x, y, z in sternum], 6.5, wall_mm=1.5), wall=cortex, filling=marrow)
+        Hollow(
+            Tube([(x + dx, y, z) for x, y, z in sternum], 6.5, wall_mm=1.5),
+            wall=cortex,
+            filling=marrow,
+            label=labels.BACKGROUND,
+        )
         for dx in (-9, 0, 9)
     ]
     return layers
@@ -147,23 +156,27 @@ def _pelvis(patient: Patient, cortex: Tissue, marrow: Tissue) -> list[Layer]:
             back = (side * (104 - 52 * spread) * scale, (14 + 36 * spread) * scale, z_mm)
             front = (side * (104 + 14 * spread - 34 * down) * scale, (14 - 62 * spread) * scale, z_mm)
             tube = Tube([back, middle, front], [7.5, 5.5, 6.5], wall_mm=2.0)
-            layers.append(Hollow(tube, wall=cortex, filling=marrow))
-    layers.append(Solid(Ellipsoid((0, 30 * scale, 188), (52 * scale, 20 * scale, 58)), cortex))
+            layers.append(Hollow(tube, wall=cortex, filling=marrow, label=labels.BACKGROUND))
+    layers.append(
+        Solid(Ellipsoid((0, 30 * scale, 188), (52 * scale, 20 * scale, 58)), cortex, label=labels.BACKGROUND)
+    )
     layers.append(Solid(Ellipsoid((0, 30 * scale, 188), (50 * scale, 18 * scale, 56)), marrow))
     for side in (-1, 1):
         hip = (side * 88 * scale, 0.0, 252.0)
         layers += [
-            Solid(Ellipsoid(hip, (25, 25, 25)), cortex),
+            Solid(Ellipsoid(hip, (25, 25, 25)), cortex, label=labels.BACKGROUND),
             Solid(Ellipsoid(hip, (23, 23, 23)), marrow),
             Hollow(
                 Tube([hip, (side * 118 * scale, 10, 285), (side * 112 * scale, 6, 460)], [14, 17, 13], wall_mm=4.0),
                 wall=cortex,
                 filling=marrow,
+                label=labels.BACKGROUND,
             ),
             Hollow(
                 Tube([hip, (side * 45 * scale, -50 * scale, 262), (0, -62 * scale, 276)], 8.0, wall_mm=2.0),
                 wall=cortex,
                 filling=marrow,
+                label=labels.BACKGROUND,
             ),
         ]
     return layers

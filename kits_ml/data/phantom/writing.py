@@ -71,7 +71,7 @@ def write_case(index: int, *, output: str, seed: int, distribution: str) -> None
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced{_PARTIAL_SUFFIX}")
     _remove(partial)
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         case = generate_case(seed=seed, index=index, distribution=distribution)
         geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
         volumes.write_image(partial / IMAGE_NAME, case.image, geometry)
