@@ -89,7 +89,7 @@ def test_unknown_options_get_a_suggestion():
 def test_every_setting_has_help_and_a_good_default(cls):
     for field in dataclasses.fields(cls):
         assert field.metadata["help"]
-        assert not field.metadata["help"].endswith(".")
+        assert not field.metadata["help"].endswith(".") or field.metadata["help"].endswith("...")
     if all(field.default is not dataclasses.MISSING for field in dataclasses.fields(cls)):
         assert cls.from_mapping(cls().to_dict()) == cls()
 

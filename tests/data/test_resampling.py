@@ -1,7 +1,6 @@
 """The weight matrices are PyTorch's interpolation, written as matrices."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +18,6 @@ def test_area_is_pytorchs(size_in, size_out):
     np.testing.assert_allclose(found, expected[0, 0], atol=1e-6)
 
 
-@given(SIZES, SIZES)
-def test_linear_is_pytorchs(size_in, size_out):
-    samples = np.random.default_rng(0).random(size_in, np.float32)
-    expected = torch.nn.functional.interpolate(torch.tensor(samples)[None, None], size=size_out, mode="linear")
-    np.testing.assert_allclose(resampling.linear_weights(size_in, size_out) @ samples, expected[0, 0], atol=1e-5)
-
-
 @given(st.integers(1, 900), st.integers(1, 600))
 def test_nearest_is_pytorchs(size_in, size_out):
     samples = torch.arange(size_in, dtype=torch.float32)[None, None]
@@ -38,9 +30,28 @@ def test_area_by_hand():
     np.testing.assert_allclose(resampling.area_weights(3, 2), [[0.5, 0.5, 0], [0, 0.5, 0.5]])
 
 
-@pytest.mark.parametrize("weights", [resampling.area_weights(7, 5), resampling.linear_weights(5, 7)])
-def test_a_flat_image_stays_flat(weights):
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+@given(SIZES, SIZES)
+def test_a_flat_image_stays_flat(size_in, size_out):
+    for weights in (
+        resampling.area_weights(size_in, size_out),
+        resampling.nearest_inverse_weights(size_in, size_out),
+    ):
+        assert weights.shape == (size_out, size_in)
+        np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_restoring_gives_back_the_samples_that_were_taken(size, resized_size):
+    taken = resampling.nearest_index(size, resized_size)
+    ramp = np.arange(size, dtype=np.float32)  # each value says where it came from
+    restored = resampling.nearest_inverse_weights(resized_size, size) @ ramp[taken]
+    inside = slice(taken[0], taken[-1] + 1)
+    np.testing.assert_allclose(restored[inside], ramp[inside], atol=1e-3)
+
+
+def test_restoring_by_hand():
+    # 4 samples were taken from 0 and 2: what lies between is their mean, what lies beyond is the last
+    np.testing.assert_allclose(resampling.nearest_inverse_weights(2, 4), [[1, 0], [0.5, 0.5], [0, 1], [0, 1]])
 
 
 def test_both_axes():
