@@ -37,17 +37,21 @@ _CORRELATIONS = {
     ("kidney_hu", "tumour_hu"): 0.60,
     ("tumour_hu", "tumour_ml"): -0.31,
 }
-# Percentiles of hu_max; three cases of 210 lie above 3071, the end of the 12-bit scale.
-_HU_MAX_PROBABILITIES = (0.0, 0.05, 0.10, 0.25, 0.50, 0.72, 0.985, 1.0)
+# Percentiles of hu_max; 154 of 210 cases lie below 3071, the end of the 12-bit scale, and 7 above it.
+_HU_MAX_PROBABILITIES = (0.0, 0.05, 0.10, 0.25, 0.50, 0.733, 0.967, 1.0)
 _HU_MAX_QUANTILES = (1088.0, 1268.0, 1333.0, 1454.0, 1733.0, 3071.0, 3071.0, 18558.0)
 # Counts of hu_min: what the scanner puts outside its field of view. -1024 stands for no padding.
 _HU_MIN_COUNTS = {-1024: 163, -2048: 43, -3056: 4}
 # Counts of spacing_z_mm.
 _SPACING_Z_COUNTS = {5.0: 86, 3.0: 38, 0.5: 31, 2.5: 23, 1.0: 18, 1.25: 5, 2.0: 4, 4.0: 2, 1.5: 2, 3.75: 1}
-# The scan's length is what is roughly constant, so slice count follows from spacing: median and standard deviation
-# of log(slices * spacing) for spacing <= 1 mm, between, and >= 4 mm; shortest and longest over all cases.
-_LENGTH_MM = {"thin": (308.0, 0.22), "middle": (350.0, 0.42), "thick": (452.0, 0.33)}
-_LENGTH_LIMITS_MM = (145.0, 755.0)
+# The scan's length is what is roughly constant, so slice count follows from spacing: percentiles, as above, of
+# slices * spacing_z_mm for spacing up to the key.
+_LENGTH_QUANTILES_MM = {
+    1.0: (162.0, 234.0, 255.0, 274.0, 306.0, 362.0, 445.0, 515.0, 734.0),
+    2.5: (170.0, 184.0, 230.0, 267.0, 441.0, 496.0, 635.0, 679.0, 755.0),
+    3.75: (150.0, 159.0, 183.0, 226.0, 309.0, 474.0, 494.0, 518.0, 681.0),
+    5.0: (145.0, 190.0, 233.0, 399.0, 452.0, 510.0, 655.0, 706.0, 730.0),
+}
 # The small preset: KiTS19 in all but the grid, which holds the kidneys and little else.
 _SMALL_SPACING_Z_MM = (4.0, 4.5, 5.0)
 _SMALL_NUM_SLICES = (34, 40)
@@ -137,9 +141,8 @@ def _draw_correlated(rng: np.random.Generator) -> dict[str, float]:
 def _draw_grid(rng: np.random.Generator) -> tuple[float, int]:
     spacings, counts = zip(*_SPACING_Z_COUNTS.items(), strict=True)
     spacing_z_mm = float(rng.choice(spacings, p=np.array(counts) / sum(counts)))
-    group = "thin" if spacing_z_mm <= 1 else "thick" if spacing_z_mm >= 4 else "middle"
-    median_mm, deviation = _LENGTH_MM[group]
-    length_mm = np.clip(median_mm * np.exp(deviation * rng.standard_normal()), *_LENGTH_LIMITS_MM)
+    quantiles = next(values for limit_mm, values in _LENGTH_QUANTILES_MM.items() if spacing_z_mm <= limit_mm)
+    length_mm = _interpolate_log(rng.random(), _PROBABILITIES, quantiles)
     return spacing_z_mm, int(np.clip(round(length_mm / spacing_z_mm), *SLICE_LIMITS))
 
 
