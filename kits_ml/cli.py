@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kits_ml import __version__, config, runtime
-from kits_ml.errors import InputError
+from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.options import takes_settings
 
 
@@ -52,6 +52,17 @@ def fetch(settings: config.FetchSettings) -> None:
 
     summary = run(settings)
     click.echo(f"{len(summary.cases)} cases in {settings.output}: {summary.num_downloaded} files fetched now")
+
+
+@main.command()
+@takes_settings(config.InspectSettings)
+def inspect(settings: config.InspectSettings) -> None:
+    from kits_ml.workflows.inspect import inspect as run
+
+    inspected = run(settings)
+    _report_inspection(inspected)
+    if inspected.failures:
+        raise CasesFailedError(inspected.failures, len(inspected.failures) + len(inspected.fingerprints))
 
 
 @main.command()
@@ -114,6 +125,29 @@ def info(settings: config.InfoSettings) -> None:
     from kits_ml.workflows.info import info as run
 
     click.echo(yaml.safe_dump(run(settings), sort_keys=False), nl=False)
+
+
+def _report_inspection(inspected) -> None:
+    names = [one.case for one in inspected.fingerprints] + list(inspected.failures)
+    width = max(map(len, names)) + 2
+    columns = f"{'case':<{width}}{'slices':>6}  {'spacing mm':<16}{'HU':>14}{'kidney ml':>11}{'tumour ml':>11}"
+    click.echo(f"{columns}  findings (! error, ? warning)")
+    remarks: dict[str, list[str]] = {}
+    for finding in inspected.findings:
+        remarks.setdefault(finding.case, []).append(
+            {"error": "!", "warning": "?"}.get(finding.level, "") + finding.rule
+        )
+    for one in inspected.fingerprints:
+        spacing = f"{one.slice_spacing_mm:.2g} x {one.row_spacing_mm:.2f}"
+        volumes = f"{one.kidney_ml:>11.1f}{one.tumour_ml:>11.1f}" if one.has_labels else f"{'no labels':>22}"
+        hu = f"{one.hu.min:.0f}..{one.hu.max:.0f}"
+        found = ", ".join(remarks.get(one.case, ()))
+        click.echo(f"{one.case:<{width}}{one.slices:>6}  {spacing:<16}{hu:>14}{volumes}  {found}".rstrip())
+    for name in inspected.failures:
+        click.echo(f"{name:<{width}}unreadable, see below")
+    if inspected.selection.rule:
+        click.echo("\n" + "\n".join(inspected.selection.explain()))
+    click.echo(f"\ntables and plots: {inspected.output}")
 
 
 def _report_training(trained) -> None:

@@ -193,7 +193,33 @@ class SplitSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings(PreprocessingSettings, SplitSettings):
+class SelectionSettings(Settings):
+    """Which cases take part. A preset gives limits; a limit that is set here replaces the preset's."""
+
+    selection: Literal["all", "report"] = setting(
+        "all", "all: no limits; report: max_slices 110, hu_min -1024, hu_max 1679, as the report chose"
+    )
+    max_slices: int | None = setting(None, "leave out cases with more slices", minimum=1)
+    min_slices: int | None = setting(None, "leave out cases with fewer slices", minimum=1)
+    hu_min: float | None = setting(None, "leave out cases with a voxel below this", unit="HU")
+    hu_max: float | None = setting(None, "leave out cases with a voxel above this", unit="HU")
+    max_slice_spacing_mm: float | None = setting(None, "leave out cases with slices further apart", unit="mm")
+    cases: str | None = setting(None, 'only these, such as "0-47,60,case_00123"; a range may have gaps')
+    exclude_cases: str | None = setting(None, "never these, written as for cases")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(SelectionSettings):
+    """Verify and fingerprint a folder of cases: a table, CSV files and a page of plots."""
+
+    data: str = setting(REQUIRED, "folder of cases in the KiTS layout; label maps may be missing")
+    output: str = setting("inspection", "folder that gets fingerprint.csv, findings.csv, selection.csv, overview.png")
+    num_workers: int = setting(2, "worker processes", minimum=1)
+    overwrite: bool = setting(False, "replace the output folder's files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings(PreprocessingSettings, SplitSettings, SelectionSettings):
     """Cases to 256x256 PNG slices with an index, what undoes it, and a split by patient."""
 
     data: str | None = setting(None, "folder of cases in the KiTS layout; without one, phantom cases are made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -37,7 +38,7 @@ def run_cases(
         for name, outcome in _outcomes(function, tasks, num_workers):
             if isinstance(outcome, InputError):
                 failures[name] = str(outcome)
-                bar.write(f"{name}: {outcome}")
+                bar.write(f"{name}: {outcome}", file=sys.stderr)
             else:
                 results[name] = outcome
             bar.update()

@@ -18,6 +18,7 @@ LEVELS = {
     "scores": 1,
     "surfaces": 1,
     "figures": 1,
+    "data_figures": 1,
     "training": 2,
     "inference": 2,
     "evaluation": 3,

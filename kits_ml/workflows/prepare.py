@@ -5,21 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kits_ml import files
-from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SplitSettings
+from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SelectionSettings, SplitSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import phantom, slices
+from kits_ml.data.selection import Selection
 from kits_ml.data.splits import Split, split_patients
 from kits_ml.errors import CasesFailedError
 from kits_ml.workers import run_cases
+from kits_ml.workflows.select import select_cases
 
 log = logging.getLogger(__name__)
 
 #: Where the cases go that `prepare` and `train` make when they are given no data.
 PHANTOM_FOLDER = "data/phantom-small"
+
+#: In the folder of the prepared stores: what selection measured, by the digest of the case.
+FINGERPRINTS_JSON = "fingerprints.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,43 +36,43 @@ class Prepared:
         cases: the source files of the cases in the store, by name.
         store: the prepared slices.
         split: which case is for what.
+        selection: the rule, and which cases it kept and left out.
     """
 
     cases: dict[str, case_files.Case]
     store: slices.PreparedStore
     split: Split
+    selection: Selection
 
 
 def prepare(settings: PrepareSettings) -> Prepared:
-    """Prepares all cases of a folder that are not prepared yet, and splits the patients.
+    """Prepares the selected cases of a folder that are not prepared yet, and splits the patients.
 
     Raises:
-        InputError: no cases, or too few to split.
+        InputError: no cases, none selected, or too few to split.
         CasesFailedError: some cases are bad and `skip_failed_cases` is off; the others stay prepared.
     """
     folder = settings.data or make_phantom_cases(settings.num_workers)
-    preprocessing = settings.select(PreprocessingSettings)
     cases = {case.name: case for case in case_files.find_cases(folder)}
     digests, _ = run_cases(
         case_files.Case.digest,
         {name: {"self": case} for name, case in cases.items()},
         num_workers=1,
-        description="fingerprint",
+        description="digest",
     )
-    store_path = Path(settings.prepared) / slices.store_digest(digests, preprocessing)
-    missing = {
-        name: {"case": case, "digest": digests[name], "store": store_path, "settings": preprocessing}
-        for name, case in cases.items()
-        if not slices.link_case(name, digest=digests[name], store=store_path, settings=preprocessing)
-    }
-    _remove_stale_scratch(store_path)
-    notes, failures = run_cases(slices.prepare_case, missing, num_workers=settings.num_workers, description="prepare")
-    for note in filter(None, notes.values()):
-        log.info("%s", note)
-    if failures and (not settings.skip_failed_cases or len(failures) == len(cases)):
-        raise CasesFailedError(failures, len(cases))
+    selection, unreadable = select_cases(
+        cases,
+        digests,
+        settings.select(SelectionSettings),
+        cache=Path(settings.prepared) / FINGERPRINTS_JSON,
+        num_workers=settings.num_workers,
+    )
+    cases = {name: cases[name] for name in selection.kept}
+    store_path, failures = _fill_store(cases, {name: digests[name] for name in cases}, settings)
+    if (unreadable or failures) and (not settings.skip_failed_cases or len(failures) == len(cases)):
+        raise CasesFailedError(unreadable | failures, len(cases) + len(unreadable))
     good = {name: case for name, case in cases.items() if name not in failures}
-    store = slices.finish_store(store_path, list(good), preprocessing)
+    store = slices.finish_store(store_path, list(good), settings.select(PreprocessingSettings))
     split = split_patients(store.has_tumour(), settings.select(SplitSettings))
     files.write_json(
         store_path / "split.json", {"settings": settings.select(SplitSettings).to_dict(), **split.to_dict()}
@@ -80,7 +86,25 @@ def prepare(settings: PrepareSettings) -> Prepared:
         len(split.validation),
         len(split.test),
     )
-    return Prepared(cases=good, store=store, split=split)
+    return Prepared(cases=good, store=store, split=split, selection=selection)
+
+
+def _fill_store(
+    cases: Mapping[str, case_files.Case], digests: Mapping[str, str], settings: PrepareSettings
+) -> tuple[Path, dict[str, str]]:
+    """Prepares the cases that are not prepared yet; returns the store's folder and the messages of failed cases."""
+    preprocessing = settings.select(PreprocessingSettings)
+    store_path = Path(settings.prepared) / slices.store_digest(digests, preprocessing)
+    missing = {
+        name: {"case": case, "digest": digests[name], "store": store_path, "settings": preprocessing}
+        for name, case in cases.items()
+        if not slices.link_case(name, digest=digests[name], store=store_path, settings=preprocessing)
+    }
+    _remove_stale_scratch(store_path)
+    notes, failures = run_cases(slices.prepare_case, missing, num_workers=settings.num_workers, description="prepare")
+    for note in filter(None, notes.values()):
+        log.info("%s", note)
+    return store_path, failures
 
 
 def make_phantom_cases(num_workers: int) -> str:

@@ -86,6 +86,7 @@ def train(settings: TrainSettings) -> Trained:
 
 def _log_data(prepared: Prepared) -> None:
     mlflow.log_dict(prepared.split.to_dict(), "split.json")
+    mlflow.log_dict(prepared.selection.to_dict(), "selection.json")
     mlflow.log_dict(dict(prepared.store.case_digests), "case_digests.json")
     mlflow.set_tag("data_digest", prepared.store.digest)
 
