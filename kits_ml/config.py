@@ -164,6 +164,7 @@ class FetchSettings(Settings):
     overwrite: bool = setting(False, "fetch again what is there; the old file stays until the new one is whole")
 
 
+@dataclass(frozen=True, kw_only=True)
 class PreprocessingSettings(Settings):
     """What is done to a volume before a network sees it. Travels with the model."""
 
@@ -189,6 +190,29 @@ class SplitSettings(Settings):
     validation_fraction: float = setting(0.2, "share of patients that choose the weights", minimum=0, maximum=0.9)
     test_fraction: float = setting(0.2, "share of patients that are only scored at the end", minimum=0, maximum=0.9)
     split_seed: int = setting(0, "same seed and patients, same split", minimum=0)
+    num_folds: int = setting(
+        0,
+        "cross-validation: each patient that is not for test validates in one fold; 0: none, one random part",
+        minimum=0,
+    )
+    fold: int = setting(0, "the fold that validates, from 0; also picks from a split_file of folds", minimum=0)
+    split_file: str | None = setting(
+        None, "fixed lists: split.json, nnU-Net's splits_final.json, or CSV with case,part or case,fold"
+    )
+    groups_file: str | None = setting(None, "CSV with case,group: cases of one group are one patient")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_folds == 1:
+            raise InputError("num_folds: found 1, expected 0 (no folds) or at least 2")
+        if self.num_folds and self.fold >= self.num_folds:
+            raise InputError(
+                f"fold: found {self.fold}, expected 0 to {self.num_folds - 1} as num_folds is {self.num_folds}"
+            )
+        if self.num_folds and self.split_file:
+            raise InputError(
+                f"num_folds: found {self.num_folds} with split_file {self.split_file}, expected one of the two"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

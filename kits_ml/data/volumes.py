@@ -215,6 +215,11 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) 
     return bool(np.abs((first.affine - second.affine) @ corners).max() <= tolerance_mm)
 
 
+def volume_ml(label_map: Volume, *values: int) -> float:
+    """Volume of some label values in a label map, in millilitres."""
+    return float(np.isin(label_map.array, values).sum() * np.prod(label_map.spacing_mm) / 1000)
+
+
 def reorient(array: np.ndarray, *, source: str, target: str) -> np.ndarray:
     """Permutes and flips axes from one orientation to another; a view.
 

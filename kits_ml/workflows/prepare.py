@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kits_ml import files
 from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SplitSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import phantom, slices
-from kits_ml.data.splits import Split, split_patients
+from kits_ml.data import patients, slices, splits
 from kits_ml.errors import CasesFailedError
 from kits_ml.workers import run_cases
 
@@ -30,11 +32,13 @@ class Prepared:
         cases: the source files of the cases in the store, by name.
         store: the prepared slices.
         split: which case is for what.
+        split_path: the file in the store that says so, with patients and settings.
     """
 
     cases: dict[str, case_files.Case]
     store: slices.PreparedStore
-    split: Split
+    split: splits.Split
+    split_path: Path
 
 
 def prepare(settings: PrepareSettings) -> Prepared:
@@ -67,10 +71,13 @@ def prepare(settings: PrepareSettings) -> Prepared:
         raise CasesFailedError(failures, len(cases))
     good = {name: case for name, case in cases.items() if name not in failures}
     store = slices.finish_store(store_path, list(good), preprocessing)
-    split = split_patients(store.has_tumour(), settings.select(SplitSettings))
-    files.write_json(
-        store_path / "split.json", {"settings": settings.select(SplitSettings).to_dict(), **split.to_dict()}
+    split = splits.split_patients(
+        store.tumour_volumes_ml(),
+        settings.select(SplitSettings),
+        patients=patients_of(store.slice_digests(), settings.groups_file),
+        unusable=failures,
     )
+    split_path = _write_split(store, split, settings.select(SplitSettings))
     log.info(
         "prepared %d slices of %d cases in %s: %d cases for training, %d for validation, %d for test",
         len(store.index),
@@ -80,7 +87,33 @@ def prepare(settings: PrepareSettings) -> Prepared:
         len(split.validation),
         len(split.test),
     )
-    return Prepared(cases=good, store=store, split=split)
+    return Prepared(cases=good, store=store, split=split, split_path=split_path)
+
+
+def patients_of(slice_digests: Mapping[str, Sequence[str]], groups_file: str | None) -> dict[str, str]:
+    """Patient by case: by the groups of a file and by what the scans share, and says what it found.
+
+    Raises:
+        InputError: a groups file that cannot be used.
+    """
+    groups = patients.read_groups(groups_file) if groups_file else {}
+    found = patients.find_patients(slice_digests, groups=groups)
+    for names in patients.cases_by_patient(found).values():
+        if len({groups.get(name, name) for name in names}) > 1:
+            log.info("%s hold the same scan: they count as one patient", ", ".join(names))
+    return found
+
+
+def _write_split(store: slices.PreparedStore, split: splits.Split, settings: SplitSettings) -> Path:
+    """Writes the split under a name made of its content, so that two splits of one store never meet."""
+    several = {
+        patient: list(names) for patient, names in patients.cases_by_patient(split.patients).items() if len(names) > 1
+    }
+    record = {"store": store.digest, "settings": settings.to_dict(), "patients": several, **split.to_dict()}
+    digest = hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=8).hexdigest()
+    path = store.folder / "splits" / f"{digest}.json"
+    files.write_json(path, {"digest": digest, **record})
+    return path
 
 
 def make_phantom_cases(num_workers: int) -> str:
@@ -89,6 +122,8 @@ def make_phantom_cases(num_workers: int) -> str:
     Returns:
         The folder of the cases.
     """
+    from kits_ml.data import phantom  # real cases need none of it
+
     log.info("no data given (--data FOLDER): using synthetic phantom cases in %s", PHANTOM_FOLDER)
     phantom.write_cases(PhantomSettings(output=PHANTOM_FOLDER, distribution="small", num_workers=num_workers))
     return PHANTOM_FOLDER

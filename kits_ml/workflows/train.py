@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ def train(settings: TrainSettings) -> Trained:
 
 
 def _log_data(prepared: Prepared) -> None:
-    mlflow.log_dict(prepared.split.to_dict(), "split.json")
+    mlflow.log_dict(json.loads(prepared.split_path.read_text()), "split.json")
     mlflow.log_dict(dict(prepared.store.case_digests), "case_digests.json")
-    mlflow.set_tag("data_digest", prepared.store.digest)
+    mlflow.set_tags({"data_digest": prepared.store.digest, "split_digest": prepared.split_path.stem})
 
 
 def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
