@@ -75,6 +75,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
         store.tumour_volumes_ml(),
         settings.select(SplitSettings),
         patients=patients_of(store.slice_digests(), settings.groups_file),
+        held_out=[name for name, case in good.items() if case.held_out],
         unusable=failures,
     )
     split_path = _write_split(store, split, settings.select(SplitSettings))

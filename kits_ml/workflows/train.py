@@ -37,13 +37,15 @@ class Trained:
         artifacts: where the run's pictures and tables are, a folder or an address.
         scores: of the validation and the test cases, on the scans' own grids.
         registered: the version in the registry; None where `register` was off.
-        example_scan: a test scan (else a validation scan) to try the model on.
+        example_case: a test case (else a validation case) to try the model on.
+        example_scan: its scan.
     """
 
     run_id: str
     artifacts: str
     scores: Mapping[str, list[tables.CaseScores]]
     registered: registry.Registered | None
+    example_case: str
     example_scan: Path
 
 
@@ -73,7 +75,8 @@ def train(settings: TrainSettings) -> Trained:
             for part in ("validation", "test")
             if getattr(prepared.split, part)
         }
-        example_scan = _example_scan(prepared)
+        example_case = (prepared.split.test or prepared.split.validation)[0]
+        example_scan = prepared.cases[example_case].image_path
         model_uri = registry.log_model(predictor, input_example=_input_example(example_scan))
         registered = registry.register(model_uri, settings.model_name) if settings.register else None
         return Trained(
@@ -81,6 +84,7 @@ def train(settings: TrainSettings) -> Trained:
             artifacts=active.info.artifact_uri.removeprefix("file://"),
             scores=scores,
             registered=registered,
+            example_case=example_case,
             example_scan=example_scan,
         )
 
@@ -135,11 +139,6 @@ def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_i
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }
-
-
-def _example_scan(prepared: Prepared) -> Path:
-    names = prepared.split.test or prepared.split.validation
-    return prepared.cases[names[0]].image_path
 
 
 def _input_example(scan: Path) -> np.ndarray:
