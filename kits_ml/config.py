@@ -219,10 +219,26 @@ class SplitSettings(Settings):
 class PrepareSettings(PreprocessingSettings, SplitSettings):
     """Cases to 256x256 PNG slices with an index, what undoes it, and a split by patient."""
 
-    data: str | None = setting(None, "folder of cases in the KiTS layout; without one, phantom cases are made")
+    data: str | None = setting(
+        None, "folder of cases, KiTS's or nnU-Net's layout; without one, phantom cases are made"
+    )
     prepared: str = setting("data/prepared", "folder that holds the prepared stores")
     num_workers: int = setting(2, "worker processes", minimum=1)
     skip_failed_cases: bool = setting(False, "go on without the cases that cannot be read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(SplitSettings):
+    """Cases in another layout, with the split beside them: split.json and nnU-Net's splits_final.json."""
+
+    data: str = setting(REQUIRED, "folder of cases: KiTS19, KiTS21, KiTS23 or nnU-Net's raw layout")
+    output: str = setting(REQUIRED, "folder that gets them; for nnU-Net named such as Dataset219_KiTS19")
+    layout: Literal["nnunet", "kits19", "kits23"] = setting(
+        "nnunet", "nnunet: test cases lie apart; kits19: cysts become kidney; kits23: cysts stay 3"
+    )
+    num_workers: int = setting(2, "worker processes", minimum=1)
+    skip_failed_cases: bool = setting(False, "go on without the cases that cannot be read")
+    overwrite: bool = setting(False, "replace another export in the output folder")
 
 
 @dataclass(frozen=True, kw_only=True)

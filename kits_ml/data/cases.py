@@ -42,6 +42,11 @@ class Case:
     label_values: Mapping[int, int] | None = None
     held_out: bool = False
 
+    @property
+    def renumbers(self) -> bool:
+        """Whether the label map's numbers are other than KiTS's own."""
+        return any(value != kits for value, kits in (self.label_values or {}).items())
+
     def digest(self) -> str:
         """Digest of both files' bytes, and of what their labels mean where that is not KiTS's own, hexadecimal.
 
@@ -54,7 +59,7 @@ class Case:
                 with path.open("rb") as stream:
                     while block := stream.read(1 << 22):
                         digest.update(block)
-        if self.label_values and any(value != kits for value, kits in self.label_values.items()):
+        if self.renumbers:
             digest.update(b"\0labels\0" + json.dumps(sorted(self.label_values.items())).encode())
         return digest.hexdigest()
 

@@ -91,15 +91,18 @@ def read_dataset(folder: Path) -> Dataset:
     return Dataset(files={**files, **labelled}, label_values=mapping, num_unlabelled=len(test) - len(labelled))
 
 
-def describe(*, num_training: int, with_cysts: bool) -> dict[str, Any]:
-    """Content of `dataset.json` in version 2's form.
+def describe(*, num_training: int) -> dict[str, Any]:
+    """Content of `dataset.json` in version 2's form, for CT and this package's labels.
 
     Args:
         num_training: cases in `imagesTr`.
-        with_cysts: whether label maps hold 3 for cysts.
     """
-    names = {"background": 0, "kidney": 1, "tumor": 2} | ({"cyst": 3} if with_cysts else {})
-    return {"channel_names": {"0": "CT"}, "labels": names, "numTraining": num_training, "file_ending": FILE_ENDING}
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "kidney": 1, "tumor": 2},
+        "numTraining": num_training,
+        "file_ending": FILE_ENDING,
+    }
 
 
 def target_files(folder: Path, name: str, *, held_out: bool) -> tuple[Path, Path]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kits_ml.errors import InputError
+
+log = logging.getLogger(__name__)
 
 #: Cases of KiTS23 that are copies of others.
 KITS_COPIES: Mapping[str, str] = {"case_00400": "case_00185"}
@@ -84,6 +87,20 @@ def cases_by_patient(patients: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     for case, patient in sorted(patients.items()):
         members.setdefault(patient, []).append(case)
     return {patient: tuple(cases) for patient, cases in members.items()}
+
+
+def patients_of(digests: Mapping[str, Iterable[str]], groups_file: str | None) -> dict[str, str]:
+    """Patient by case: by the groups of a file and by what the scans share, and says what it found.
+
+    Raises:
+        InputError: a groups file that cannot be used.
+    """
+    groups = read_groups(groups_file) if groups_file else {}
+    found = find_patients(digests, groups=groups)
+    for names in cases_by_patient(found).values():
+        if len({groups.get(name, name) for name in names}) > 1:
+            log.info("%s hold the same scan: they count as one patient", ", ".join(names))
+    return found
 
 
 def read_groups(path: str | Path) -> dict[str, str]:

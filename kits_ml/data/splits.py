@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,12 @@ class Split:
     def from_dict(cls, parts: Mapping[str, Sequence[str]], *, patients: Mapping[str, str] | None = None) -> Split:
         """Makes a split from case names by part; other entries are passed over, a missing part is empty."""
         return cls(**{part: tuple(sorted(parts.get(part, ()))) for part in PARTS}, patients=patients or {})
+
+
+def describe(split: Split, settings: SplitSettings) -> dict[str, Any]:
+    """What a file should say of a split: settings, patients of several cases, parts. `split_file` takes it again."""
+    several = {name: list(cases) for name, cases in cases_by_patient(split.patients).items() if len(cases) > 1}
+    return {"settings": settings.to_dict(), "patients": several, **split.to_dict()}
 
 
 def split_patients(

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
     split = splits.split_patients(
         store.tumour_volumes_ml(),
         settings.select(SplitSettings),
-        patients=patients_of(store.slice_digests(), settings.groups_file),
+        patients=patients.patients_of(store.slice_digests(), settings.groups_file),
         held_out=[name for name, case in good.items() if case.held_out],
         unusable=failures,
     )
@@ -91,26 +90,9 @@ def prepare(settings: PrepareSettings) -> Prepared:
     return Prepared(cases=good, store=store, split=split, split_path=split_path)
 
 
-def patients_of(slice_digests: Mapping[str, Sequence[str]], groups_file: str | None) -> dict[str, str]:
-    """Patient by case: by the groups of a file and by what the scans share, and says what it found.
-
-    Raises:
-        InputError: a groups file that cannot be used.
-    """
-    groups = patients.read_groups(groups_file) if groups_file else {}
-    found = patients.find_patients(slice_digests, groups=groups)
-    for names in patients.cases_by_patient(found).values():
-        if len({groups.get(name, name) for name in names}) > 1:
-            log.info("%s hold the same scan: they count as one patient", ", ".join(names))
-    return found
-
-
 def _write_split(store: slices.PreparedStore, split: splits.Split, settings: SplitSettings) -> Path:
     """Writes the split under a name made of its content, so that two splits of one store never meet."""
-    several = {
-        patient: list(names) for patient, names in patients.cases_by_patient(split.patients).items() if len(names) > 1
-    }
-    record = {"store": store.digest, "settings": settings.to_dict(), "patients": several, **split.to_dict()}
+    record = {"store": store.digest, **splits.describe(split, settings)}
     digest = hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=8).hexdigest()
     path = store.folder / "splits" / f"{digest}.json"
     files.write_json(path, {"digest": digest, **record})
