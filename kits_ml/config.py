@@ -209,6 +209,8 @@ class SplitSettings(Settings):
             raise InputError(
                 f"fold: found {self.fold}, expected 0 to {self.num_folds - 1} as num_folds is {self.num_folds}"
             )
+        if self.fold and not self.num_folds and not self.split_file:
+            raise InputError(f"fold: found {self.fold} without num_folds or a split_file, expected one of them, or 0")
         if self.num_folds and self.split_file:
             raise InputError(
                 f"num_folds: found {self.num_folds} with split_file {self.split_file}, expected one of the two"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,16 @@ def slice_digests(image: np.ndarray) -> list[str]:
         digest.update(np.ascontiguousarray(one))
         found.add(digest.hexdigest())
     return sorted(found)
+
+
+def known_again(image: np.ndarray, seen: Collection[str]) -> bool:
+    """Whether a scan shares a slice with scans that were seen.
+
+    Args:
+        image: `(slices, rows, columns)` in HU.
+        seen: `slice_digests` of those scans, or some of each.
+    """
+    return not set(seen).isdisjoint(slice_digests(image))
 
 
 def find_patients(digests: Mapping[str, Iterable[str]], *, groups: Mapping[str, str] | None = None) -> dict[str, str]:

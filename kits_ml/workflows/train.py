@@ -26,6 +26,8 @@ from kits_ml.workflows.prepare import Prepared, prepare
 
 #: Slices and pixels of the input example that is logged with the model.
 EXAMPLE_SHAPE = (2, 64, 64)
+#: Fingerprints of slices a case, by which evaluation knows a training scan again under another name.
+NUM_SLICES_KEPT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +133,13 @@ def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
 
 def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_id: str) -> dict:
     seen = (*prepared.split.train, *prepared.split.validation)
+    slice_digests = prepared.store.slice_digests()
     return {
         "run_id": run_id,
         "architecture": settings.architecture,
         "data_digest": prepared.store.digest,
         "seen_cases": {name: prepared.store.case_digests[name] for name in seen},
+        "seen_slices": {name: slice_digests[name][:NUM_SLICES_KEPT] for name in seen},
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }

@@ -90,6 +90,7 @@ def test_too_few_patients(num_cases, options, needed):
         ({"num_folds": 1}, "num_folds: found 1"),
         ({"num_folds": 5, "fold": 5}, "expected 0 to 4"),
         ({"num_folds": 5, "split_file": "s.json"}, "one of the two"),
+        ({"fold": 1}, "fold: found 1 without num_folds"),
     ],
 )
 def test_settings_that_do_not_go_together(options, message):
