@@ -74,6 +74,14 @@ def prepare(settings: config.PrepareSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.ExportSettings)
+def export(settings: config.ExportSettings) -> None:
+    from kits_ml.workflows.export import export as run
+
+    click.echo(run(settings).folder)
+
+
+@main.command()
 @takes_settings(config.TrainSettings)
 def train(settings: config.TrainSettings) -> None:
     from kits_ml.workflows.train import train as run

@@ -190,6 +190,31 @@ class SplitSettings(Settings):
     validation_fraction: float = setting(0.2, "share of patients that choose the weights", minimum=0, maximum=0.9)
     test_fraction: float = setting(0.2, "share of patients that are only scored at the end", minimum=0, maximum=0.9)
     split_seed: int = setting(0, "same seed and patients, same split", minimum=0)
+    num_folds: int = setting(
+        0,
+        "cross-validation: each patient that is not for test validates in one fold; 0: none, one random part",
+        minimum=0,
+    )
+    fold: int = setting(0, "the fold that validates, from 0; also picks from a split_file of folds", minimum=0)
+    split_file: str | None = setting(
+        None, "fixed lists: split.json, nnU-Net's splits_final.json, or CSV with case,part or case,fold"
+    )
+    groups_file: str | None = setting(None, "CSV with case,group: cases of one group are one patient")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_folds == 1:
+            raise InputError("num_folds: found 1, expected 0 (no folds) or at least 2")
+        if self.num_folds and self.fold >= self.num_folds:
+            raise InputError(
+                f"fold: found {self.fold}, expected 0 to {self.num_folds - 1} as num_folds is {self.num_folds}"
+            )
+        if self.fold and not self.num_folds and not self.split_file:
+            raise InputError(f"fold: found {self.fold} without num_folds or a split_file, expected one of them, or 0")
+        if self.num_folds and self.split_file:
+            raise InputError(
+                f"num_folds: found {self.num_folds} with split_file {self.split_file}, expected one of the two"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,10 +247,26 @@ class InspectSettings(SelectionSettings):
 class PrepareSettings(PreprocessingSettings, SplitSettings, SelectionSettings):
     """Cases to 256x256 PNG slices with an index, what undoes it, and a split by patient."""
 
-    data: str | None = setting(None, "folder of cases in the KiTS layout; without one, phantom cases are made")
+    data: str | None = setting(
+        None, "folder of cases, KiTS's or nnU-Net's layout; without one, phantom cases are made"
+    )
     prepared: str = setting("data/prepared", "folder that holds the prepared stores")
     num_workers: int = setting(2, "worker processes", minimum=1)
     skip_failed_cases: bool = setting(False, "go on without the cases that cannot be read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(SplitSettings):
+    """Cases in another layout, with the split beside them: split.json and nnU-Net's splits_final.json."""
+
+    data: str = setting(REQUIRED, "folder of cases: KiTS19, KiTS21, KiTS23 or nnU-Net's raw layout")
+    output: str = setting(REQUIRED, "folder that gets them; for nnU-Net named such as Dataset219_KiTS19")
+    layout: Literal["nnunet", "kits19", "kits23"] = setting(
+        "nnunet", "nnunet: test cases lie apart; kits19: cysts become kidney; kits23: cysts stay 3"
+    )
+    num_workers: int = setting(2, "worker processes", minimum=1)
+    skip_failed_cases: bool = setting(False, "go on without the cases that cannot be read")
+    overwrite: bool = setting(False, "replace another export in the output folder")
 
 
 @dataclass(frozen=True, kw_only=True)

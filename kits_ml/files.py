@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,22 @@ def write_bytes(path: Path, payload: bytes) -> None:
     try:
         temporary.write_bytes(payload)
         temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name, or a copy where the file system has no links; whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()  # a link to a link would depend on where it lies
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

@@ -1,16 +1,28 @@
-"""Cases in the KiTS layout: `case_00000/imaging.nii.gz` with `case_00000/segmentation.nii.gz`."""
+"""Cases of a folder, in any of the layouts that are known, recognised by what lies there.
+
+KiTS19, KiTS23   case_00000/imaging.nii.gz, segmentation.nii.gz (KiTS23 has `instances/` too, which is not read)
+KiTS21           case_00000/imaging.nii.gz, aggregated_MAJ_seg.nii.gz (and other aggregates, which are not read)
+nnU-Net          imagesTr/case_00000_0000.nii.gz, labelsTr/case_00000.nii.gz, dataset.json; see `nnunet`
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits_ml.data import volumes
+from kits_ml.data import nnunet, volumes
 from kits_ml.errors import InputError
 
 IMAGE_NAME = "imaging.nii.gz"
 LABELS_NAME = "segmentation.nii.gz"
+#: KiTS21's majority vote of its annotators.
+KITS21_LABELS_NAME = "aggregated_MAJ_seg.nii.gz"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +32,26 @@ class Case:
     Attributes:
         name: the folder's name, e.g. `case_00000`.
         image_path, labels_path: where the files should be; `load_case` says what is missing.
+        label_values: KiTS value by the label map's value; None where it has KiTS's own.
+        held_out: whether its folder keeps it apart for testing (nnU-Net's `imagesTs`).
     """
 
     name: str
     image_path: Path
     labels_path: Path
+    label_values: Mapping[int, int] | None = None
+    held_out: bool = False
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether the label map's numbers are other than KiTS's own."""
+        return any(value != kits for value, kits in (self.label_values or {}).items())
 
     def digest(self) -> str:
-        """Digest of both files' bytes, hexadecimal; a missing file counts as empty."""
+        """Digest of both files' bytes, and of what their labels mean where that is not KiTS's own, hexadecimal.
+
+        A missing file counts as empty. So the same files have the same digest in any layout.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for path in (self.image_path, self.labels_path):
             digest.update(b"\0file\0")
@@ -35,29 +59,64 @@ class Case:
                 with path.open("rb") as stream:
                     while block := stream.read(1 << 22):
                         digest.update(block)
+        if self.renumbers:
+            digest.update(b"\0labels\0" + json.dumps(sorted(self.label_values.items())).encode())
         return digest.hexdigest()
 
 
 def find_cases(folder: str | Path) -> list[Case]:
     """Lists the cases of a folder, by name.
 
-    Every visible subfolder that holds an image or a segmentation, or whose name begins with `case_`, is a case.
+    In the layouts of KiTS, every visible subfolder that holds an image or a segmentation, or whose name begins with
+    `case_`, is a case. Of nnU-Net's test images, those with labels are cases, held out.
 
     Raises:
-        InputError: the folder is missing or holds no case.
+        InputError: the folder is missing or holds no case, or nnU-Net's description of it cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected cases as case_00000/{IMAGE_NAME}")
+    cases = _nnunet_cases(folder) if nnunet.is_dataset(folder) else _kits_cases(folder)
+    if not cases:
+        raise InputError(f"{folder}: no cases found; expected folders such as case_00000/{IMAGE_NAME}{_hint(folder)}")
+    return cases
+
+
+def _nnunet_cases(folder: Path) -> list[Case]:
+    dataset = nnunet.read_dataset(folder)
+    if dataset.num_unlabelled:
+        log.info("%s: %d test images without labels are left out", folder, dataset.num_unlabelled)
+    return [
+        Case(
+            name=name,
+            image_path=found.image,
+            labels_path=found.labels,
+            label_values=dataset.label_values,
+            held_out=found.held_out,
+        )
+        for name, found in sorted(dataset.files.items())
+    ]
+
+
+def _kits_cases(folder: Path) -> list[Case]:
     cases = []
     for child in sorted(folder.iterdir()):
-        case = Case(name=child.name, image_path=child / IMAGE_NAME, labels_path=child / LABELS_NAME)
+        labels = [child / name for name in (LABELS_NAME, KITS21_LABELS_NAME) if (child / name).exists()]
+        case = Case(
+            name=child.name, image_path=child / IMAGE_NAME, labels_path=labels[0] if labels else child / LABELS_NAME
+        )
         holds_files = case.image_path.exists() or case.labels_path.exists()
         if child.is_dir() and not child.name.startswith(".") and (holds_files or child.name.startswith("case_")):
             cases.append(case)
-    if not cases:
-        raise InputError(f"{folder}: no cases found; expected folders such as case_00000/{IMAGE_NAME}")
     return cases
+
+
+def _hint(folder: Path) -> str:
+    """Names a folder below that does hold cases: a repository of KiTS, or nnU-Net's folder of data sets."""
+    for child in sorted(child for child in folder.iterdir() if child.is_dir()):
+        if nnunet.is_dataset(child) or next(child.glob(f"case_*/{IMAGE_NAME}"), None):
+            return f"; {child} holds some"
+    return ""
 
 
 def load_case(case: Case) -> tuple[volumes.Volume, volumes.Volume]:
@@ -73,7 +132,7 @@ def load_case(case: Case) -> tuple[volumes.Volume, volumes.Volume]:
         if not path.exists():
             raise InputError(f"{path}: no such file; expected the {kind} of {case.name}")
     image = volumes.read_image(case.image_path)
-    label_map = volumes.read_label_map(case.labels_path)
+    label_map = volumes.read_label_map(case.labels_path, mapping=case.label_values)
     check_same_grid(image, label_map)
     return image, label_map
 

@@ -3,9 +3,11 @@
     <prepared>/<digest>/
         images/case_00000/0000.png    grey values 0..255, one file a slice
         labels/case_00000/0000.png    grey values 0, 1, 2
-        cases/case_00000.json         input digest, frame, slices: written last, so it says that the case is whole
+        cases/case_00000.json         input digest, frame, slices, tumour volume and the fingerprints of the scan's
+                                      slices: written last, so it says that the case is whole
         index.csv                     case, slice, pixels per class
         store.json                    settings and cases: written when all cases are there
+        splits/<digest>.json          patients and parts, one file a split
 
 The folder's name is a digest of the settings and of every input file, so a store can't mix two preparations. A case
 that another store of the same parent already holds is linked from there instead of being prepared again.
@@ -31,12 +33,12 @@ from PIL import Image
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import preprocessing
+from kits_ml.data import patients, preprocessing, volumes
 from kits_ml.errors import InputError
-from kits_ml.labels import LABEL_NAMES
+from kits_ml.labels import LABEL_NAMES, TUMOUR
 
 #: Raised whenever the same inputs and settings would give other bytes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 PIXEL_COLUMNS = tuple(f"{name}_pixels" for name in LABEL_NAMES.values())
 INDEX_COLUMNS = ["case", "slice", *PIXEL_COLUMNS]
@@ -85,6 +87,8 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
             "format": FORMAT_VERSION,
             "frame": frame.to_dict(),
             "spacing_mm": list(image.spacing_mm),
+            "tumour_ml": volumes.volume_ml(label_map, TUMOUR),
+            "slice_digests": patients.slice_digests(image.array),
             "pixels": [np.bincount(one.ravel(), minlength=len(LABEL_NAMES)).tolist() for one in labels],
         }
         _publish(scratch, store, case.name)
@@ -175,16 +179,26 @@ class PreparedStore:
         """The digest of inputs and settings."""
         return self.folder.name
 
-    def has_tumour(self) -> dict[str, bool]:
-        """By case name, whether any prepared slice shows tumour."""
-        found = dict.fromkeys(self.case_digests, False)
-        for row in self.index:
-            found[row["case"]] |= row["tumour_pixels"] > 0
-        return found
+    def tumour_volumes_ml(self) -> dict[str, float]:
+        """By case name, the tumour's volume on the scan's own grid, millilitres; 0 where there is none."""
+        return {name: self._record(name)["tumour_ml"] for name in self.case_digests}
+
+    def slice_digests(self) -> dict[str, list[str]]:
+        """By case name, the fingerprints of the scan's slices, see `patients.slice_digests`."""
+        return {name: self._record(name)["slice_digests"] for name in self.case_digests}
+
+    def _record(self, name: str) -> dict[str, Any]:
+        return json.loads(_record_path(self.folder, name).read_text())
 
     def rows_of(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
-        """The index rows of some cases, in the store's order."""
+        """The index rows of some cases, in the store's order.
+
+        Raises:
+            InputError: a name that is no case of the store. A case is the unit: there is no asking for slices.
+        """
         wanted = set(names)
+        if unknown := sorted(wanted - set(self.case_digests)):
+            raise InputError(f"{self.folder}: {', '.join(unknown[:5])} not in the store; expected names of its cases")
         return [row for row in self.index if row["case"] in wanted]
 
     def read_slice(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from isal import igzip, isal_zlib
 from nibabel import orientations
 
 from kits_ml import files, labels
+from kits_ml.data import label_values
 from kits_ml.errors import InputError
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
@@ -151,33 +153,26 @@ def read_image(path: str | Path) -> Volume:
     return Volume(array=geometry.to_house(array), geometry=geometry, path=path)
 
 
-def read_label_map(path: str | Path) -> Volume:
+def read_label_map(path: str | Path, *, mapping: Mapping[int, int] | None = None, keep_cysts: bool = False) -> Volume:
     """Reads a label map; KiTS21/23 cysts (3) become kidney.
 
     Args:
         path: a NIfTI file (`.nii.gz` or `.nii`).
+        mapping: KiTS value by the file's value; None where the file has KiTS's own.
+        keep_cysts: leave cysts at 3.
 
     Returns:
         The volume, uint8 with values 0, 1, 2.
 
     Raises:
-        InputError: unreadable, not three-dimensional, or with values other than 0, 1, 2, 3.
+        InputError: unreadable, not three-dimensional, or with values other than the mapping's, else 0, 1, 2, 3.
     """
     path = Path(path)
     image = _open_nifti(path)
     geometry = _geometry(image, path)
-    array = _read_voxels(image, path)
-    lowest, highest = array.min(), array.max()
-    if not (lowest >= 0 and highest <= labels.KITS23_CYST) or (
-        array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))
-    ):
-        raise InputError(
-            f"{path}: label values {_some_values(array)}; expected whole numbers 0 (background), 1 (kidney), "
-            "2 (tumour), or 3 (cyst, read as kidney)"
-        )
-    array = array.astype(np.uint8)
+    array = label_values.to_kits(_read_voxels(image, path), path=path, mapping=mapping)
     note = ""
-    if highest == labels.KITS23_CYST:
+    if not keep_cysts and array.max() == labels.KITS23_CYST:
         cyst = array == labels.KITS23_CYST
         array[cyst] = labels.KIDNEY
         note = f"{path}: {int(cyst.sum())} voxels of label 3 (cyst) are read as kidney"
@@ -213,6 +208,11 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) 
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in first.shape])).reshape(3, -1)
     corners = np.vstack([corners, np.ones(corners.shape[1])])
     return bool(np.abs((first.affine - second.affine) @ corners).max() <= tolerance_mm)
+
+
+def volume_ml(label_map: Volume, *values: int) -> float:
+    """Volume of some label values in a label map, in millilitres."""
+    return float(np.isin(label_map.array, values).sum() * np.prod(label_map.spacing_mm) / 1000)
 
 
 def reorient(array: np.ndarray, *, source: str, target: str) -> np.ndarray:
@@ -328,11 +328,6 @@ def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
 def _fits_int16(array: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
     return bool(array.min() >= limits.min and array.max() <= limits.max)
-
-
-def _some_values(array: np.ndarray, most: int = 6) -> str:
-    values = [f"{value:g}" for value in np.unique(array)[: most + 1]]
-    return ", ".join(values[:most]) + (", ..." if len(values) > most else "")
 
 
 def _first_line(error: BaseException) -> str:

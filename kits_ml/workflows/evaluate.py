@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kits_ml import figures, runtime
 from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import volumes
+from kits_ml.data import patients, volumes
 from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.evaluation import aggregates, folders, tables
 from kits_ml.inference.predictor import Predictor
@@ -116,11 +116,16 @@ def write_evaluation(
 
 
 def _select_unseen(cases: Mapping[str, case_files.Case], predictor: Predictor) -> dict[str, case_files.Case]:
-    """Leaves out the cases whose files the model was trained on or chosen by."""
+    """Leaves out the cases whose files, or whose scans under another name, the model was trained on or chosen by."""
     seen = set(predictor.description.get("seen_cases", {}).values())
+    seen_slices = {one for slices in predictor.description.get("seen_slices", {}).values() for one in slices}
     if not seen:
         return dict(cases)
-    unseen = {name: case for name, case in cases.items() if case.digest() not in seen}
+    unseen = {
+        name: case
+        for name, case in tqdm(cases.items(), desc="look for seen cases", unit="case")
+        if case.digest() not in seen and not _is_known_again(case, seen_slices)
+    }
     if not unseen:
         raise InputError(
             f"all {len(cases)} cases were seen in training: scores on them say nothing about new scans; "
@@ -129,6 +134,13 @@ def _select_unseen(cases: Mapping[str, case_files.Case], predictor: Predictor) -
     if len(unseen) < len(cases):
         log.info("left out %d of %d cases that were seen in training", len(cases) - len(unseen), len(cases))
     return unseen
+
+
+def _is_known_again(case: case_files.Case, seen_slices: Set[str]) -> bool:
+    try:
+        return bool(seen_slices) and patients.known_again(volumes.read_image(case.image_path).array, seen_slices)
+    except InputError:
+        return False  # scoring it says what is wrong with it
 
 
 def _best_median_worst(scored: Sequence[tables.CaseScores]) -> dict[str, tables.CaseScores]:

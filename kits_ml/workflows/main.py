@@ -19,7 +19,7 @@ def main(settings: MainSettings) -> tuple[Trained, Predicted]:
     if not settings.register:
         raise InputError("register: found false, expected true: the whole path predicts with the registered model")
     trained = train(settings.select(TrainSettings))
-    case = trained.example_scan.parent.name
+    case = trained.example_case
     predicted = predict(
         PredictSettings(
             model=trained.registered.uri,

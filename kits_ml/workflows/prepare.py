@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -12,9 +14,8 @@ from pathlib import Path
 from kits_ml import files
 from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SelectionSettings, SplitSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import phantom, slices
+from kits_ml.data import patients, slices, splits
 from kits_ml.data.selection import Selection
-from kits_ml.data.splits import Split, split_patients
 from kits_ml.errors import CasesFailedError
 from kits_ml.workers import run_cases
 from kits_ml.workflows.select import select_cases
@@ -37,12 +38,14 @@ class Prepared:
         store: the prepared slices.
         split: which case is for what.
         selection: the rule, and which cases it kept and left out.
+        split_path: the file in the store that says so, with patients and settings.
     """
 
     cases: dict[str, case_files.Case]
     store: slices.PreparedStore
-    split: Split
+    split: splits.Split
     selection: Selection
+    split_path: Path
 
 
 def prepare(settings: PrepareSettings) -> Prepared:
@@ -73,10 +76,14 @@ def prepare(settings: PrepareSettings) -> Prepared:
         raise CasesFailedError(unreadable | failures, len(cases) + len(unreadable))
     good = {name: case for name, case in cases.items() if name not in failures}
     store = slices.finish_store(store_path, list(good), settings.select(PreprocessingSettings))
-    split = split_patients(store.has_tumour(), settings.select(SplitSettings))
-    files.write_json(
-        store_path / "split.json", {"settings": settings.select(SplitSettings).to_dict(), **split.to_dict()}
+    split = splits.split_patients(
+        store.tumour_volumes_ml(),
+        settings.select(SplitSettings),
+        patients=patients.patients_of(store.slice_digests(), settings.groups_file),
+        held_out=[name for name, case in good.items() if case.held_out],
+        unusable={**selection.left_out, **failures},
     )
+    split_path = _write_split(store, split, settings.select(SplitSettings))
     log.info(
         "prepared %d slices of %d cases in %s: %d cases for training, %d for validation, %d for test",
         len(store.index),
@@ -86,7 +93,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
         len(split.validation),
         len(split.test),
     )
-    return Prepared(cases=good, store=store, split=split, selection=selection)
+    return Prepared(cases=good, store=store, split=split, selection=selection, split_path=split_path)
 
 
 def _fill_store(
@@ -107,12 +114,23 @@ def _fill_store(
     return store_path, failures
 
 
+def _write_split(store: slices.PreparedStore, split: splits.Split, settings: SplitSettings) -> Path:
+    """Writes the split under a name made of its content, so that two splits of one store never meet."""
+    record = {"store": store.digest, **splits.describe(split, settings)}
+    digest = hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=8).hexdigest()
+    path = store.folder / "splits" / f"{digest}.json"
+    files.write_json(path, {"digest": digest, **record})
+    return path
+
+
 def make_phantom_cases(num_workers: int) -> str:
     """Makes the small phantom preset where it is not there yet, and says so.
 
     Returns:
         The folder of the cases.
     """
+    from kits_ml.data import phantom  # real cases need none of it
+
     log.info("no data given (--data FOLDER): using synthetic phantom cases in %s", PHANTOM_FOLDER)
     phantom.write_cases(PhantomSettings(output=PHANTOM_FOLDER, distribution="small", num_workers=num_workers))
     return PHANTOM_FOLDER

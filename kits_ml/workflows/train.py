@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from kits_ml.workflows.prepare import Prepared, prepare
 
 #: Slices and pixels of the input example that is logged with the model.
 EXAMPLE_SHAPE = (2, 64, 64)
+#: Fingerprints of slices a case, by which evaluation knows a training scan again under another name.
+NUM_SLICES_KEPT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +39,15 @@ class Trained:
         artifacts: where the run's pictures and tables are, a folder or an address.
         scores: of the validation and the test cases, on the scans' own grids.
         registered: the version in the registry; None where `register` was off.
-        example_scan: a test scan (else a validation scan) to try the model on.
+        example_case: a test case (else a validation case) to try the model on.
+        example_scan: its scan.
     """
 
     run_id: str
     artifacts: str
     scores: Mapping[str, list[tables.CaseScores]]
     registered: registry.Registered | None
+    example_case: str
     example_scan: Path
 
 
@@ -72,7 +77,8 @@ def train(settings: TrainSettings) -> Trained:
             for part in ("validation", "test")
             if getattr(prepared.split, part)
         }
-        example_scan = _example_scan(prepared)
+        example_case = (prepared.split.test or prepared.split.validation)[0]
+        example_scan = prepared.cases[example_case].image_path
         model_uri = registry.log_model(predictor, input_example=_input_example(example_scan))
         registered = registry.register(model_uri, settings.model_name) if settings.register else None
         return Trained(
@@ -80,15 +86,16 @@ def train(settings: TrainSettings) -> Trained:
             artifacts=active.info.artifact_uri.removeprefix("file://"),
             scores=scores,
             registered=registered,
+            example_case=example_case,
             example_scan=example_scan,
         )
 
 
 def _log_data(prepared: Prepared) -> None:
-    mlflow.log_dict(prepared.split.to_dict(), "split.json")
+    mlflow.log_dict(json.loads(prepared.split_path.read_text()), "split.json")
     mlflow.log_dict(prepared.selection.to_dict(), "selection.json")
     mlflow.log_dict(dict(prepared.store.case_digests), "case_digests.json")
-    mlflow.set_tag("data_digest", prepared.store.digest)
+    mlflow.set_tags({"data_digest": prepared.store.digest, "split_digest": prepared.split_path.stem})
 
 
 def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
@@ -127,19 +134,16 @@ def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
 
 def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_id: str) -> dict:
     seen = (*prepared.split.train, *prepared.split.validation)
+    slice_digests = prepared.store.slice_digests()
     return {
         "run_id": run_id,
         "architecture": settings.architecture,
         "data_digest": prepared.store.digest,
         "seen_cases": {name: prepared.store.case_digests[name] for name in seen},
+        "seen_slices": {name: slice_digests[name][:NUM_SLICES_KEPT] for name in seen},
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }
-
-
-def _example_scan(prepared: Prepared) -> Path:
-    names = prepared.split.test or prepared.split.validation
-    return prepared.cases[names[0]].image_path
 
 
 def _input_example(scan: Path) -> np.ndarray:
