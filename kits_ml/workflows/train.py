@@ -13,7 +13,7 @@ import numpy as np
 
 from kits_ml import figures, models, runtime
 from kits_ml.config import TrainSettings
-from kits_ml.data import volumes
+from kits_ml.data import images
 from kits_ml.errors import CasesFailedError
 from kits_ml.evaluation import tables
 from kits_ml.inference.predictor import Predictor
@@ -143,7 +143,7 @@ def _example_scan(prepared: Prepared) -> Path:
 
 def _input_example(scan: Path) -> np.ndarray:
     """The middle of a scan, coarse: small enough to store beside the model."""
-    image = volumes.read_image(scan).array
+    image = images.read_image(scan).array
     middle = len(image) // 2
     num_slices, num_rows, num_columns = EXAMPLE_SHAPE
     step_rows, step_columns = max(1, image.shape[1] // num_rows), max(1, image.shape[2] // num_columns)
