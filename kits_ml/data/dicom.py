@@ -184,10 +184,8 @@ def _describe(series: dict[str, list[tuple[Path, pydicom.Dataset]]], folder: Pat
     for number, members in sorted(series.items(), key=lambda item: -len(item[1]))[:most]:
         path, header = members[0]
         description = text_value(header, "SeriesDescription", path) or "without description"
-        modality = text_value(header, "Modality", path)
-        parts.append(
-            f"{len(members)} {modality} slices {description!r} {number} from {path.relative_to(folder).as_posix()}"
-        )
+        count = f"{len(members)} {text_value(header, 'Modality', path)} slice{'s' * (len(members) > 1)}"
+        parts.append(f"{count} {description!r} {number} from {path.relative_to(folder).as_posix()}")
     return "; ".join(parts) + ("; ..." if len(series) > most else "")
 
 

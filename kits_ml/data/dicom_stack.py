@@ -35,6 +35,9 @@ UNREADABLE = (
     *(OSError, EOFError, MemoryError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
 )
 
+#: RescaleType of values that are no HU (PS3.3 C.11.1.1.2): densities, concentrations, effective atomic numbers, ...
+_OTHER_QUANTITIES = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+
 #: DICOM's world is LPS+, NIfTI's RAS+.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -71,7 +74,7 @@ def parse_slice(header: pydicom.Dataset, path: Path) -> Slice:
     """Reads the place and the scale of a CT slice from its header.
 
     Sources: DICOM PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image: both rescale tags are required, HU unless
-    RescaleType says otherwise), C.7.5.1.1.2 (padding).
+    RescaleType says otherwise; "US", unspecified, is what GDCM and ITK write for HU), C.7.5.1.1.2 (padding).
 
     Raises:
         InputError: more than one frame, colour, no HU, or a tag that is missing or makes no sense.
@@ -83,8 +86,8 @@ def parse_slice(header: pydicom.Dataset, path: Path) -> Slice:
     samples = _numbers(header, "SamplesPerPixel", 1, path, required=False)
     if samples and samples != [1]:
         raise InputError(f"{path}: {samples[0]:g} samples a pixel (colour), expected CT values")
-    unit = text_value(header, "RescaleType", path).upper() or "HU"
-    if unit not in ("HU", "HU_MOD"):
+    unit = text_value(header, "RescaleType", path).upper()
+    if unit in _OTHER_QUANTITIES:
         raise InputError(f"{path}: RescaleType {unit}, expected HU")
     rows, columns = (_numbers(header, name, 1, path)[0] for name in ("Rows", "Columns"))
     spacing_mm = _numbers(header, "PixelSpacing", 2, path)
@@ -190,7 +193,7 @@ def _check_heights(heights: np.ndarray, ordered: list[Slice], folder: Path) -> N
     if same.size:
         first, second = ordered[same[0]].path.name, ordered[same[0] + 1].path.name
         raise InputError(
-            f"{folder}: {same.size} of {len(ordered)} slices lie where another one lies (first {first} and {second} "
+            f"{folder}: {same.size} of {len(ordered)} slices at the place of another one (first {first} and {second} "
             f"at {heights[same[0]]:.2f} mm), expected one slice a position; two phases or copies in one series?"
         )
     gap_mm = np.sort(gaps)[(len(gaps) - 1) // 2]
@@ -202,8 +205,9 @@ def _check_heights(heights: np.ndarray, ordered: list[Slice], folder: Path) -> N
     if holes:
         named = [f"{heights[index]:.2f} and {heights[index + 1]:.2f} mm" for index, _ in holes[:3]]
         more = f" and {len(holes) - 3} more gaps" if len(holes) > 3 else ""
+        count = sum(count for _, count in holes)
         raise InputError(
-            f"{folder}: {sum(count for _, count in holes)} slices are missing, between {', '.join(named)}{more}; "
+            f"{folder}: {count} slice{'s are' if count > 1 else ' is'} missing, between {', '.join(named)}{more}; "
             f"expected a slice every {gap_mm:.3g} mm"
         )
     even = np.linspace(heights[0], heights[-1], len(heights))

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,8 @@ from pydicom import pixels, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from kits_ml.data import cases, dicom, images, volumes
+from kits_ml.config import PreprocessingSettings
+from kits_ml.data import cases, dicom, images, slices, volumes
 from kits_ml.errors import InputError
 
 SHAPE = (4, 5, 6)
@@ -188,6 +190,12 @@ def test_rescaling(slope, intercept, dtype, tmp_path):
     np.testing.assert_allclose(volume.array, _stored()[::-1] * float(slope) + float(intercept))
 
 
+def test_values_of_unspecified_type_are_hu(tmp_path):
+    # what GDCM and ITK write
+    volume = dicom.read_series(_series(tmp_path / "ct", change=_set("RescaleType", "US")))
+    np.testing.assert_array_equal(volume.array, _stored()[::-1] - 1024)
+
+
 def test_each_slice_has_its_own_scale(tmp_path):
     def change(ds, index):
         ds.RescaleIntercept = -index
@@ -295,20 +303,20 @@ def _text_value(keyword, text):
 REFUSALS = {
     "two series": (
         _second_series,
-        r"2 series \(3 CT slices 'abdomen venous' 1\.2\.3 from 97\.dcm; 1 CT slices 'abdomen arterial' 1\.2\.9 from "
+        r"2 series \(3 CT slices 'abdomen venous' 1\.2\.3 from 97\.dcm; 1 CT slice 'abdomen arterial' 1\.2\.9 from "
         r"96\.dcm\), expected one; give a folder that holds only the wanted one",
     ),
     "no CT": (_set("Modality", "MR"), r"96\.dcm: Modality MR, expected CT"),
     "all localizers": (_set("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "no CT slices, only 4 localizer"),
     "one missing": (
         lambda ds, index: index == 2,
-        r"1 slices are missing, between -27\.00 and -21\.00 mm; expected a slice every 3 mm",
+        r"1 slice is missing, between -27\.00 and -21\.00 mm; expected a slice every 3 mm",
     ),
     "duplicates": (
         _moved([0, 0, 0, -3]),
-        r"1 of 4 slices lie where another one lies \(first 96\.dcm and 97\.dcm at -24\.00 mm\)",
+        r"1 of 4 slices at the place of another one \(first 96\.dcm and 97\.dcm at -24\.00 mm\)",
     ),
-    "two phases": (_moved([0, -3, 0, -3]), "2 of 4 slices lie where another one lies"),
+    "two phases": (_moved([0, -3, 0, -3]), "2 of 4 slices at the place of another one"),
     "uneven": (_moved([0, 0, 0.4, 0]), r"uneven slice spacing, 2\.600 to 3\.400 mm; .* more than 0\.1 mm off"),
     "two spacings": (_moved([0, 0, 1.3, 2.6]), r"uneven slice spacing, 3\.000 to 4\.300 mm"),
     # 3 mm up and 0.6 mm to the back a slice: atan(0.2) = 11.3 degrees
@@ -333,7 +341,7 @@ REFUSALS = {
     "no position": (_without("ImagePositionPatient"), r"97\.dcm: no ImagePositionPatient"),
     "no pixels": (_without("PixelData"), r"97\.dcm: truncated or damaged pixels"),
     "short pixels": (_set("PixelData", bytes(20), only=1), r"98\.dcm: truncated or damaged pixels"),
-    "no HU": (_set("RescaleType", "US"), "RescaleType US, expected HU"),
+    "no HU": (_set("RescaleType", "Z_EFF"), "RescaleType Z_EFF, expected HU"),
     "colour": (_set("SamplesPerPixel", 3), "3 samples a pixel"),
     "frames": (
         _set("NumberOfFrames", 4),
@@ -392,6 +400,17 @@ def test_damaged_slices_never_raise_anything_else(tmp_path):
         (folder / "97.dcm").write_bytes(bytes(damaged))
         with contextlib.suppress(InputError):
             dicom.read_series(folder)
+
+
+def test_memory_holds_the_volume_and_a_slice(tmp_path):
+    _series(tmp_path / "ct", shape=(40, 256, 256), change=_set("RescaleIntercept", 0))
+    tracemalloc.start()
+    volume = dicom.read_series(tmp_path / "ct")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # a slice takes 0.5 MiB in 64-bit numbers, a few times over while it is scaled; the volume 5 MiB
+    assert volume.array.nbytes == 40 * 256 * 256 * 2
+    assert peak < 1.5 * volume.array.nbytes
 
 
 def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
@@ -483,6 +502,19 @@ def test_a_case_may_hold_a_series(tmp_path):
     found, label_map = cases.load_case(case)
     np.testing.assert_array_equal(found.array, image.array)
     np.testing.assert_array_equal(label_map.array.ravel()[:4], [0, 1, 2, 0])
+
+
+def test_a_series_is_prepared_as_its_nifti_is(tmp_path):
+    case, image = _case(tmp_path)
+    volumes.write_image(tmp_path / "nifti" / "imaging.nii.gz", image.array, image.geometry)
+    twin = cases.Case(name="twin", image_path=tmp_path / "nifti" / "imaging.nii.gz", labels_path=case.labels_path)
+    settings = PreprocessingSettings(foreground_hu=-1100.0)
+    for one in (case, twin):
+        note = slices.prepare_case(one, digest=one.digest(), store=tmp_path / one.name / "store", settings=settings)
+        assert note == ""
+    from_dicom, from_nifti = (sorted((tmp_path / one.name / "store").rglob("*.png")) for one in (case, twin))
+    assert len(from_dicom) == 2 * len(image.array)
+    assert [path.read_bytes() for path in from_dicom] == [path.read_bytes() for path in from_nifti]
 
 
 def test_a_cases_digest_sees_every_slice(tmp_path):
