@@ -17,7 +17,7 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	touch $@
 
 train: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e train --env-manager local --experiment-name kits_ml
 
 test: install lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -46,6 +46,15 @@ def phantom(settings: config.PhantomSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.FetchSettings)
+def fetch(settings: config.FetchSettings) -> None:
+    from kits_ml.data.kits19 import fetch as run
+
+    summary = run(settings)
+    click.echo(f"{len(summary.cases)} cases in {settings.output}: {summary.num_downloaded} files fetched now")
+
+
+@main.command()
 @takes_settings(config.PrepareSettings)
 def prepare(settings: config.PrepareSettings) -> None:
     from kits_ml.workflows.prepare import prepare as run

@@ -215,7 +215,10 @@ class TrainSettings(PrepareSettings):
     loss: Literal["dice_crossentropy", "categorical_crossentropy"] = setting(
         "dice_crossentropy", "dice_crossentropy: ours; categorical_crossentropy: the report's"
     )
-    learning_rate: float = setting(1e-3, "of Adam", minimum=0)
+    learning_rate: float = setting(1e-3, "of Adam, at the start", minimum=0)
+    learning_rate_schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "cosine: down to zero over the training; constant: the report's"
+    )
     batch_size: int = setting(8, "slices a step", minimum=1)
     epochs: int = setting(5, "how often the validation patients are looked at", minimum=1)
     steps_per_epoch: int = setting(50, "steps between two looks", minimum=1)

@@ -13,8 +13,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 def set_environment() -> None:
     """Chooses TensorFlow where no Keras backend was chosen, and quiets it. Has no effect once keras is imported."""
@@ -38,6 +36,7 @@ def configure(*, num_threads: int = 0, precision: str = "auto") -> None:
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and Keras (and through it the backend)."""
     import keras
+    import numpy as np
 
     random.seed(seed)
     np.random.seed(seed)

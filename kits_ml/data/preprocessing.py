@@ -145,8 +145,8 @@ def network_input(grey: np.ndarray) -> np.ndarray:
 def restore_labels(probabilities: np.ndarray, frame: Frame) -> np.ndarray:
     """Undoes the preparation for a block of slices.
 
-    The softmax is resized linearly to the window and the most probable class taken there: smoother and closer to
-    the truth than resizing labels. Outside the window everything is background.
+    The softmax is interpolated linearly between the places that the labels were taken from, and the most probable
+    class taken there: smoother and closer to the truth than resizing labels. Outside the window all is background.
 
     Args:
         probabilities: `(block, image_size, image_size, classes)` float32.
@@ -155,8 +155,7 @@ def restore_labels(probabilities: np.ndarray, frame: Frame) -> np.ndarray:
         `(block, rows, columns)` uint8 on the scan's grid.
     """
     weights = [
-        (resampling.linear_weights if size >= frame.image_size else resampling.area_weights)(frame.image_size, size)
-        for size in (frame.num_rows, frame.num_columns)
+        resampling.nearest_inverse_weights(frame.image_size, size) for size in (frame.num_rows, frame.num_columns)
     ]
     restored = np.zeros((len(probabilities), *frame.shape[1:]), np.uint8)
     for index, one in enumerate(probabilities):

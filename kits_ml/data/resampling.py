@@ -25,23 +25,6 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
     return _frozen(covered / covered.sum(axis=1, keepdims=True))
 
 
-@lru_cache(maxsize=64)
-def linear_weights(size_in: int, size_out: int) -> np.ndarray:
-    """Linear interpolation between sample centres, as PyTorch's `linear` with `align_corners=False`.
-
-    Returns:
-        `(size_out, size_in)` float32.
-    """
-    position = np.clip((np.arange(size_out) + 0.5) * size_in / size_out - 0.5, 0, size_in - 1)
-    lower = np.minimum(position.astype(int), max(size_in - 2, 0))
-    upper = np.minimum(lower + 1, size_in - 1)
-    weights = np.zeros((size_out, size_in))
-    rows = np.arange(size_out)
-    np.add.at(weights, (rows, lower), 1 - (position - lower))
-    np.add.at(weights, (rows, upper), position - lower)
-    return _frozen(weights)
-
-
 def nearest_index(size_in: int, size_out: int) -> np.ndarray:
     """Which input sample each output sample takes, as PyTorch's and MONAI's mode `nearest`: `floor(i n / m)`.
 
@@ -52,6 +35,29 @@ def nearest_index(size_in: int, size_out: int) -> np.ndarray:
     """
     scale = np.float32(size_in) / np.float32(size_out)
     return np.minimum((np.arange(size_out, dtype=np.float32) * scale).astype(np.int64), size_in - 1)
+
+
+@lru_cache(maxsize=64)
+def nearest_inverse_weights(size_in: int, size_out: int) -> np.ndarray:
+    """Undoes `nearest_index(size_out, size_in)`: linear interpolation between the very samples that it took.
+
+    The mode `nearest` takes each output sample from the upper left of what it covers, not from its middle. Labels
+    made so lie up to half an output sample beside the image, and a network that learned from them says so: they have
+    to be put back where they were taken from, or the segmentation is shifted.
+
+    Args:
+        size_in: samples of the resized axis.
+        size_out: samples of the axis before it was resized.
+
+    Returns:
+        `(size_out, size_in)` float32.
+    """
+    taken = nearest_index(size_out, size_in)
+    origins, group = np.unique(taken, return_inverse=True)  # enlarging takes a sample several times: their mean
+    means = (group == np.arange(len(origins))[:, None]).astype(float)
+    means /= means.sum(axis=1, keepdims=True)
+    between = np.apply_along_axis(lambda hat: np.interp(np.arange(size_out), origins, hat), 1, np.eye(len(origins)))
+    return _frozen(between.T @ means)
 
 
 def resize_slices(slices: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def fit(
         InputError: the loss became NaN or infinite.
     """
     model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        optimizer=keras.optimizers.Adam(learning_rate(settings)),
         loss=LOSSES[settings.loss],
         jit_compile=runtime.jit_compile(),
     )
@@ -83,6 +83,14 @@ def fit(
         best_epoch=best.epoch,
         best_score=best.score,
     )
+
+
+def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, or its course over the training (cosine: Loshchilov and Hutter 2017, arXiv:1608.03983)."""
+    if settings.learning_rate_schedule == "constant":
+        return settings.learning_rate
+    num_steps = settings.epochs * settings.steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, num_steps)
 
 
 class Validation(keras.callbacks.Callback):

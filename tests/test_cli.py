@@ -1,0 +1,78 @@
+"""The command line is quick, thin, and agrees with the MLproject."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from kits_ml import cli, config
+
+ROOT = Path(__file__).parents[1]
+PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys\nfrom kits_ml.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'tensorflow', 'keras', 'torch', 'monai', 'mlflow', 'optuna', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_answers_at_once():
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "kits_ml", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_entry_points_are_commands():
+    for name, entry_point in PROJECT["entry_points"].items():
+        assert entry_point["command"] == f"python -m kits_ml {name}"
+        assert name in cli.main.commands
+        assert not entry_point.get("parameters")
+
+
+@pytest.mark.parametrize("command", sorted(cli.main.commands))
+def test_every_command_shows_its_settings(command):
+    result = CliRunner().invoke(cli.main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--config" in result.output
+
+
+def test_defaults_are_shown_as_they_are():
+    shown = CliRunner().invoke(cli.main, ["train", "--help"]).output
+    for field in dataclasses.fields(config.TrainSettings):
+        assert f"--{field.name}" in shown
+    assert f"[default: {config.TrainSettings().batch_size}]" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--data", "nowhere"], "nowhere: no such folder"),
+        (["evaluate"], "expected either --model with --data, or --predictions with --references"),
+        (["evaluate", "--model", "m", "--references", "r"], "expected either --model with --data"),
+        (["predict", "--image", "none.nii.gz", "--output", "seg.nii.gz"], "none.nii.gz: no such file"),
+        (["predict", "--image", "none.nii.gz", "--output", "seg.png"], "ends in .nii.gz or .nii"),
+        (["predict", "--image", "x", "--output", "seg.nii.gz", "--overlay", "o.jpg"], "ends in .png"),
+        (["train", "--architecture", "unett"], "unknown 'unett'; did you mean 'unet'?"),
+        (["train", "--image_size", "100"], "expected a multiple of 16 for depth 4"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.rglob("*.nii.gz"))

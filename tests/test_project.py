@@ -1,0 +1,301 @@
+"""The whole path through the real `mlflow run`, on tiny phantom cases, and what it leaves behind."""
+
+import csv
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from kits_ml.config import MainSettings
+from kits_ml.data import phantom, volumes
+
+ROOT = Path(__file__).parents[1]
+NUM_CASES = 6
+OPTIONS = {
+    "image_size": 64,
+    "epochs": 2,
+    "steps_per_epoch": 6,
+    "batch_size": 4,
+    "base_filters": 4,
+    "depth": 2,
+    "learning_rate": "1e-2",
+    "num_workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project, so that runs leave nothing in the checkout, with tiny phantom cases in `cases`."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("MLproject", "conda.yaml", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
+    for index in range(NUM_CASES):
+        case = phantom.generate_case(seed=3, index=index, distribution="small", num_slices=10, shape=(96, 96))
+        geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
+        volumes.write_image(folder / f"cases/case_{index:05d}/imaging.nii.gz", case.image, geometry)
+        volumes.write_label_map(folder / f"cases/case_{index:05d}/segmentation.nii.gz", case.label_map, geometry)
+    return folder
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))}
+    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONWARNINGS": "ignore", **changes}
+
+
+def _mlflow_run(project: Path, *arguments: str, env: dict[str, str] | None = None, **options):
+    command = [sys.executable, "-m", "mlflow", "run", ".", *arguments]
+    command += [part for name, value in options.items() for part in ("-P", f"{name}={value}")]
+    return subprocess.run(
+        command, cwd=project, env=env or _environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(project) -> subprocess.CompletedProcess:
+    done = _mlflow_run(project, "-e", "main", "--env-manager", "local", data="cases", output="out", **OPTIONS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def client(project, finished) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def run(client):
+    (experiment,) = [one for one in client.search_experiments() if client.search_runs([one.experiment_id])]
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def _artifact(project: Path, run, name: str) -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://").removeprefix(f"{project}/")).joinpath(name)
+
+
+def test_it_says_what_comes_next(finished):
+    for text in (
+        "test cases, on the scans' own grids:",
+        "registered model kits-unet, version 1",
+        "champion",
+        "next:",
+    ):
+        assert text in finished.stdout
+    assert "-m mlflow ui" in finished.stdout
+    assert "-m kits_ml predict --model models:/kits-unet@champion" in finished.stdout
+
+
+def test_one_run_holds_every_setting(run, project):
+    assert run.info.status == "FINISHED"
+    settings = MainSettings.from_mapping({**OPTIONS, "learning_rate": 0.01, "data": "cases", "output": "out"})
+    for name, value in settings.to_dict().items():
+        if name == "output":  # of `main`, not of the training
+            continue
+        expected = OPTIONS.get(name, value)  # `mlflow run` logs what the user typed
+        assert run.data.params[name] == str(expected), name
+    recorded = json.loads((project / _artifact(project, run, "config.json")).read_text())
+    assert recorded["learning_rate"] == 0.01
+    assert recorded["loss"] == settings.loss
+
+
+def test_one_run_holds_curves_scores_and_pictures(run, client, project):
+    for name in ("loss", "val_dice_kidney", "val_iou_tumour", "val_foreground_iou", "val_mean_iou_with_background"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [entry.step for entry in history] == [0, 1]
+    for name in ("test_dice_kidney", "validation_iou_tumour", "test_composite_dice", "best_val_foreground_iou"):
+        assert 0 <= run.data.metrics[name] <= 1
+    for name in (
+        *("config.json", "split.json", "case_digests.json", "curves.png"),
+        *("test/scores.csv", "test/summary.json", "test/dice.png"),
+        *("test/overlay_best.png", "test/overlay_median.png", "test/overlay_worst.png"),
+    ):
+        assert (project / _artifact(project, run, name)).stat().st_size > 0, name
+    assert len(run.data.tags["data_digest"]) == 16
+
+
+def test_the_split_is_by_case_and_the_scores_are_of_its_cases(run, project):
+    split = json.loads((project / _artifact(project, run, "split.json")).read_text())
+    names = [name for part in ("train", "validation", "test") for name in split[part]]
+    assert sorted(names) == [f"case_{number:05d}" for number in range(NUM_CASES)]
+    with (project / _artifact(project, run, "test/scores.csv")).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted({row["case"] for row in rows}) == split["test"]
+    assert {row["region"] for row in rows} == {"kidney", "tumour"}
+
+
+def test_the_version_is_challenger_and_champion(client):
+    model = client.get_registered_model("kits-unet")
+    assert {name: str(version) for name, version in model.aliases.items()} == {"challenger": "1", "champion": "1"}
+
+
+def test_the_prediction_lies_on_the_scans_grid(project):
+    (output,) = (project / "out").glob("*.nii.gz")
+    scan, found = (
+        nib.load(project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz"),
+        nib.load(output),
+    )
+    assert found.shape == scan.shape
+    np.testing.assert_array_equal(found.affine, scan.affine)
+    assert found.get_data_dtype() == np.uint8
+    assert set(np.unique(np.asarray(found.dataobj))) <= {0, 1, 2}
+    assert output.with_name(output.name.replace(".nii.gz", ".png")).stat().st_size > 0
+
+
+PYFUNC = """
+import sys, mlflow, numpy as np, nibabel as nib
+assert not any("kits_ml" in name for name in sys.modules)
+model = mlflow.pyfunc.load_model("models:/kits-unet@champion")
+import kits_ml
+assert "/artifacts/code/" in kits_ml.__file__, kits_ml.__file__
+scan = nib.load(sys.argv[1])
+label_map = model.predict(np.asarray(scan.dataobj, np.float32))
+turned = nib.as_closest_canonical(scan)
+turned_map = model.predict(np.asarray(turned.dataobj, np.float32), params={"orientation": "RAS"})
+np.save("pyfunc.npy", label_map)
+np.save("turned.npy", np.asarray(nib.Nifti1Image(turned_map, turned.affine).as_reoriented(
+    nib.orientations.ornt_transform(nib.io_orientation(turned.affine), nib.io_orientation(scan.affine))).dataobj))
+"""
+
+
+def test_pyfunc_gives_the_same_without_kits_ml(project, finished, tmp_path):
+    """The working directory is elsewhere and an installed kits_ml is hidden: the code comes with the model."""
+    (output,) = (project / "out").glob("*.nii.gz")
+    scan = project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz"
+    hide = "import sys\nsys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in str(one).lower()]\n"
+    environment = _environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
+    subprocess.run(
+        [sys.executable, "-c", hide + PYFUNC, str(scan)],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+    expected = np.asarray(nib.load(output).dataobj)
+    np.testing.assert_array_equal(np.load(tmp_path / "pyfunc.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "turned.npy"), expected)
+
+
+def test_predict_gives_the_same_for_any_orientation(project, finished, tmp_path):
+    (output,) = (project / "out").glob("*.nii.gz")
+    scan = nib.load(project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz")
+    expected = np.asarray(nib.load(output).dataobj)
+    for codes in ("RAS", "LPS", "SAL"):
+        transform = nib.orientations.ornt_transform(
+            nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes)
+        )
+        turned = scan.as_reoriented(transform)
+        nib.save(turned, tmp_path / f"{codes}.nii.gz")
+        _predict(project, "--image", tmp_path / f"{codes}.nii.gz", "--output", tmp_path / f"{codes}_seg.nii.gz")
+        found = nib.load(tmp_path / f"{codes}_seg.nii.gz")
+        assert found.shape == turned.shape
+        np.testing.assert_array_equal(found.affine, nib.load(tmp_path / f"{codes}.nii.gz").affine)
+        back = found.as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(turned.affine), nib.io_orientation(scan.affine))
+        )
+        np.testing.assert_array_equal(np.asarray(back.dataobj), expected)
+
+
+def _predict(project: Path, *arguments, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "kits_ml", "predict", *map(str, arguments)],
+        cwd=project,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("models:/kits-unet@nobody", "not found"),
+        ("models:/kits-unet/77", "not found"),
+        ("models:/nothing@champion", "not found"),
+        ("nowhere", "no such folder"),
+    ],
+)
+def test_an_unknown_model_gets_one_line(model, message, project, finished, tmp_path):
+    scan = project / "cases/case_00000/imaging.nii.gz"
+    said = _predict(project, "--model", model, "--image", scan, "--output", tmp_path / "seg.nii.gz", code=1)
+    assert model in said
+    assert message in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_exists_is_left_alone(project, finished, tmp_path):
+    scan = project / "cases/case_00000/imaging.nii.gz"
+    (tmp_path / "seg.nii.gz").write_text("mine")
+    said = _predict(project, "--image", scan, "--output", tmp_path / "seg.nii.gz", code=1)
+    assert "seg.nii.gz: exists; expected a new name, or --overwrite true" in said
+    assert (tmp_path / "seg.nii.gz").read_text() == "mine"
+
+
+def test_evaluating_the_registered_model_leaves_out_what_it_has_seen(project, finished, run, tmp_path):
+    done = _mlflow_run(
+        project,
+        *("-e", "evaluate", "--env-manager", "local"),
+        model="models:/kits-unet@champion",
+        data="cases",
+        output=tmp_path / "evaluation",
+    )
+    assert done.returncode == 0, done.stderr
+    split = json.loads((project / _artifact(project, run, "split.json")).read_text())
+    with (tmp_path / "evaluation/scores.csv").open() as stream:
+        found = list(csv.DictReader(stream))
+    assert sorted({row["case"] for row in found}) == split["test"]
+    with (project / _artifact(project, run, "test/scores.csv")).open() as stream:
+        assert list(csv.DictReader(stream)) == found
+
+
+def test_the_verbatim_command_picks_conda(project, tmp_path):
+    """A stub `conda` writes down its calls, and `activate` activates the environment that runs the tests."""
+    log = tmp_path / "calls"
+    _script(
+        tmp_path / "conda",
+        f'echo "conda $*" >> {log}\nif [ "$2" = list ]; then echo \'{{"envs": []}}\'; fi\n',
+    )
+    _script(tmp_path / "activate", f'echo "activate $*" >> {log}\nexport PATH={Path(sys.executable).parent}:$PATH\n')
+    environment = _environment(PATH=f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = _mlflow_run(project, "-e", "prepare", env=environment, data="cases", image_size=32, num_workers=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = log.read_text().splitlines()
+    (created,) = [call for call in calls if call.startswith("conda env create -n mlflow-")]
+    assert created.endswith(f"--file {project / 'conda.yaml'}")
+    assert calls[-1].startswith("activate mlflow-")
+
+
+def _script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/bash\n{body}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_tracking_server_that_does_not_answer_gets_one_line(project):
+    environment = _environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "kits_ml", "train", "--data", "cases"],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "tracking server http://127.0.0.1:9: does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
