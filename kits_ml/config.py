@@ -248,7 +248,7 @@ class PrepareSettings(PreprocessingSettings, SplitSettings, SelectionSettings):
     """Cases to 256x256 PNG slices with an index, what undoes it, and a split by patient."""
 
     data: str | None = setting(
-        None, "folder of cases, KiTS's or nnU-Net's layout; without one, phantom cases are made"
+        None, "folder of cases, KiTS's or nnU-Net's layout, NIfTI or DICOM; without one, phantom cases are made"
     )
     prepared: str = setting("data/prepared", "folder that holds the prepared stores")
     num_workers: int = setting(2, "worker processes", minimum=1)
@@ -333,7 +333,7 @@ class PredictSettings(Settings):
     """Segment a scan with a registered model; the output lies on the scan's own grid."""
 
     model: str = setting("models:/kits-unet@champion", "models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
-    image: str = setting(REQUIRED, "the scan, NIfTI, any orientation")
+    image: str = setting(REQUIRED, "the scan: a NIfTI file or a folder of DICOM slices; any orientation")
     output: str = setting(REQUIRED, "the label map to write, .nii.gz: 0 background, 1 kidney, 2 tumour")
     overlay: str | None = setting(None, "a PNG with the contours on the scan")
     overwrite: bool = setting(False, "replace files that are there")

@@ -1,6 +1,7 @@
 """Cases of a folder, in any of the layouts that are known, recognised by what lies there.
 
 KiTS19, KiTS23   case_00000/imaging.nii.gz, segmentation.nii.gz (KiTS23 has `instances/` too, which is not read)
+                 or imaging/, a folder of DICOM slices
 KiTS21           case_00000/imaging.nii.gz, aggregated_MAJ_seg.nii.gz (and other aggregates, which are not read)
 nnU-Net          imagesTr/case_00000_0000.nii.gz, labelsTr/case_00000.nii.gz, dataset.json; see `nnunet`
 """
@@ -14,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits_ml.data import nnunet, volumes
+from kits_ml.data import images, nnunet, volumes
 from kits_ml.errors import InputError
 
 IMAGE_NAME = "imaging.nii.gz"
+DICOM_NAME = "imaging"
 LABELS_NAME = "segmentation.nii.gz"
 #: KiTS21's majority vote of its annotators.
 KITS21_LABELS_NAME = "aggregated_MAJ_seg.nii.gz"
@@ -48,15 +50,17 @@ class Case:
         return any(value != kits for value, kits in (self.label_values or {}).items())
 
     def digest(self) -> str:
-        """Digest of both files' bytes, and of what their labels mean where that is not KiTS's own, hexadecimal.
+        """Digest of all files' bytes, and of what their labels mean where that is not KiTS's own, hexadecimal.
 
         A missing file counts as empty. So the same files have the same digest in any layout.
         """
         digest = hashlib.blake2b(digest_size=16)
         for path in (self.image_path, self.labels_path):
             digest.update(b"\0file\0")
-            if path.exists():
-                with path.open("rb") as stream:
+            for number, file in enumerate(images.image_files(path)):
+                if number:
+                    digest.update(b"\0slice\0")
+                with file.open("rb") as stream:
                     while block := stream.read(1 << 22):
                         digest.update(block)
         if self.renumbers:
@@ -103,7 +107,7 @@ def _kits_cases(folder: Path) -> list[Case]:
     for child in sorted(folder.iterdir()):
         labels = [child / name for name in (LABELS_NAME, KITS21_LABELS_NAME) if (child / name).exists()]
         case = Case(
-            name=child.name, image_path=child / IMAGE_NAME, labels_path=labels[0] if labels else child / LABELS_NAME
+            name=child.name, image_path=_image_path(child), labels_path=labels[0] if labels else child / LABELS_NAME
         )
         holds_files = case.image_path.exists() or case.labels_path.exists()
         if child.is_dir() and not child.name.startswith(".") and (holds_files or child.name.startswith("case_")):
@@ -128,23 +132,35 @@ def load_case(case: Case) -> tuple[volumes.Volume, volumes.Volume]:
     Raises:
         InputError: a file is missing or unreadable, or the two differ in shape or position.
     """
+    if case.image_path.is_file() and case.image_path.with_name(DICOM_NAME).is_dir():
+        raise InputError(f"{case.image_path}: there is a folder {DICOM_NAME}/ as well, expected one image")
     for path, kind in ((case.image_path, "image"), (case.labels_path, "segmentation")):
         if not path.exists():
             raise InputError(f"{path}: no such file; expected the {kind} of {case.name}")
-    image = volumes.read_image(case.image_path)
+    image = images.read_image(case.image_path)
     label_map = volumes.read_label_map(case.labels_path, mapping=case.label_values)
     check_same_grid(image, label_map)
     return image, label_map
 
 
 def check_same_grid(first: volumes.Volume, second: volumes.Volume) -> None:
-    """Raises an `InputError` that names both files where two volumes differ in shape or position."""
-    if first.geometry.shape != second.geometry.shape:
+    """Raises an `InputError` that names both files where two volumes differ in shape or position.
+
+    Their files may store the axes in different orders, as a DICOM series and a label map mostly do.
+    """
+    if first.geometry.house_shape != second.geometry.house_shape:
         raise InputError(
-            f"{second.path}: shape {second.geometry.shape}, expected {first.geometry.shape} as in {first.path.name}"
+            f"{second.path}: shape {second.geometry.house_shape} (slices, rows, columns), "
+            f"expected {first.geometry.house_shape} as in {first.path.name}"
         )
     if not volumes.same_grid(first.geometry, second.geometry):
         raise InputError(
-            f"{second.path}: affine {second.geometry.affine.round(4).tolist()}, expected "
-            f"{first.geometry.affine.round(4).tolist()} as in {first.path.name}"
+            f"{second.path}: affine {second.geometry.house_affine.round(4).tolist()} of (slices, rows, columns), "
+            f"expected {first.geometry.house_affine.round(4).tolist()} as in {first.path.name}"
         )
+
+
+def _image_path(folder: Path) -> Path:
+    """The image's NIfTI file; a folder of DICOM slices where there is only that."""
+    nifti, slices = folder / IMAGE_NAME, folder / DICOM_NAME
+    return slices if slices.is_dir() and not nifti.exists() else nifti

@@ -12,7 +12,7 @@ import numpy as np
 
 from kits_ml import labels
 from kits_ml.data import cases as case_files
-from kits_ml.data import volumes
+from kits_ml.data import images, volumes
 from kits_ml.errors import InputError
 
 #: Raised whenever the same files would give another fingerprint.
@@ -147,7 +147,7 @@ def fingerprint_case(case: case_files.Case) -> Fingerprint:
     if case.labels_path.exists():
         image, label_map = case_files.load_case(case)
     elif case.image_path.exists():
-        image, label_map = volumes.read_image(case.image_path), None
+        image, label_map = images.read_image(case.image_path), None
     else:
         raise InputError(f"{case.image_path}: no such file; expected the image of {case.name}")
     return fingerprint(case.name, image, label_map)

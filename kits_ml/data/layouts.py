@@ -91,8 +91,9 @@ def write_case(case: case_files.Case, *, folder: Path, layout: str, held_out: bo
     image_path, labels_path = LAYOUTS[layout].target_files(folder, case.name, held_out=held_out)
     note = ""
     if not image_path.exists() and not _take_over(case.image_path, image_path):
-        image = volumes.read_image(case.image_path)
-        volumes.write_image(image_path, image.array, image.geometry)
+        # DICOM slices: written with the axes of the label map, which every reader then finds on the same voxels
+        image, _ = case_files.load_case(case)
+        volumes.write_image(image_path, image.array, volumes.read_geometry(case.labels_path))
     if not labels_path.exists():
         keep_cysts = LAYOUTS[layout].keep_cysts
         label_map = volumes.read_label_map(case.labels_path, mapping=case.label_values, keep_cysts=keep_cysts)

@@ -93,7 +93,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
-    return label_map.note
+    return "; ".join(filter(None, (image.note, label_map.note)))
 
 
 def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSettings) -> bool:

@@ -7,6 +7,7 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,9 +59,12 @@ class Geometry:
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring slices, rows and columns (house axis order), in millimetres."""
         sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        order = np.argsort(self._to_house()[:, 0])
-        slices_mm, rows_mm, columns_mm = (float(sizes[axis]) for axis in order)
-        return slices_mm, rows_mm, columns_mm
+        return tuple(float(sizes[axis]) for axis in np.argsort(self._to_house()[:, 0]))
+
+    @property
+    def house_shape(self) -> tuple[int, int, int]:
+        """Number of slices, rows and columns."""
+        return tuple(self.shape[axis] for axis in np.argsort(self._to_house()[:, 0]))
 
     @property
     def house_affine(self) -> np.ndarray:
@@ -202,12 +206,15 @@ def write_label_map(path: str | Path, label_map: np.ndarray, geometry: Geometry)
 
 
 def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) -> bool:
-    """Whether two volumes lie on the same voxels: equal shape, and every corner within `tolerance_mm`."""
-    if first.shape != second.shape:
+    """Whether two volumes lie on the same voxels: equal shape, and every corner within `tolerance_mm`.
+
+    Compared in the house's axis order: files may store the same voxels with their axes permuted and flipped.
+    """
+    if first.house_shape != second.house_shape:
         return False
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in first.shape])).reshape(3, -1)
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in first.house_shape])).reshape(3, -1)
     corners = np.vstack([corners, np.ones(corners.shape[1])])
-    return bool(np.abs((first.affine - second.affine) @ corners).max() <= tolerance_mm)
+    return bool(np.abs((first.house_affine - second.house_affine) @ corners).max() <= tolerance_mm)
 
 
 def volume_ml(label_map: Volume, *values: int) -> float:
@@ -238,7 +245,8 @@ def _open_nifti(path: Path) -> nib.Nifti1Pair:
     if not path.exists():
         raise InputError(f"{path}: no such file; expected a NIfTI volume")
     try:
-        image = nib.load(path)
+        with warnings.catch_warnings(action="ignore"):  # MINC headers make nibabel warn before they are refused
+            image = nib.load(path)
     except (*_UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({_first_line(error)})") from error
     if not isinstance(image, nib.Nifti1Pair):
@@ -270,6 +278,8 @@ def _read_voxels(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
             _gunzip_into(path, array, offset=int(image.dataobj.offset))
         else:
             array = np.array(image.dataobj.get_unscaled(), order="F").reshape(shape, order="F")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: its voxels are missing, expected {Path(error.filename).name} beside it") from error
     except (*_UNREADABLE, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({_first_line(error)})") from error
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kits_ml import figures, runtime
 from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import patients, volumes
+from kits_ml.data import images, patients, volumes
 from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.evaluation import aggregates, folders, tables
 from kits_ml.inference.predictor import Predictor
@@ -138,7 +138,7 @@ def _select_unseen(cases: Mapping[str, case_files.Case], predictor: Predictor) -
 
 def _is_known_again(case: case_files.Case, seen_slices: Set[str]) -> bool:
     try:
-        return bool(seen_slices) and patients.known_again(volumes.read_image(case.image_path).array, seen_slices)
+        return bool(seen_slices) and patients.known_again(images.read_image(case.image_path).array, seen_slices)
     except InputError:
         return False  # scoring it says what is wrong with it
 

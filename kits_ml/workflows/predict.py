@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from kits_ml import figures, runtime
 from kits_ml.config import PredictSettings
-from kits_ml.data import volumes
+from kits_ml.data import images, volumes
 from kits_ml.errors import InputError
 from kits_ml.inference.predictor import Predictor
 from kits_ml.labels import REGIONS, region_mask
 from kits_ml.tracking import registry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,9 @@ def predict(settings: PredictSettings) -> Predicted:
     output = Path(settings.output)
     overlay = Path(settings.overlay) if settings.overlay else None
     _check_outputs(output, overlay, overwrite=settings.overwrite)
-    image = volumes.read_image(settings.image)
+    image = images.read_image(settings.image)
+    if image.note:
+        log.info("%s", image.note)
     folder = registry.local_folder(settings.model)
     runtime.configure(num_threads=settings.num_threads)
     predictor = Predictor.load(folder, batch_size=settings.batch_size)

@@ -14,7 +14,7 @@ import numpy as np
 
 from kits_ml import figures, models, runtime
 from kits_ml.config import TrainSettings
-from kits_ml.data import volumes
+from kits_ml.data import images
 from kits_ml.errors import CasesFailedError
 from kits_ml.evaluation import tables
 from kits_ml.inference.predictor import Predictor
@@ -148,7 +148,7 @@ def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_i
 
 def _input_example(scan: Path) -> np.ndarray:
     """The middle of a scan, coarse: small enough to store beside the model."""
-    image = volumes.read_image(scan).array
+    image = images.read_image(scan).array
     middle = len(image) // 2
     num_slices, num_rows, num_columns = EXAMPLE_SHAPE
     step_rows, step_columns = max(1, image.shape[1] // num_rows), max(1, image.shape[2] // num_columns)

@@ -210,6 +210,24 @@ def test_same_grid_is_about_places_not_numbers():
     assert not volumes.same_grid(first, volumes.kits_geometry(SHAPE, (3.1, 0.7, 0.8)))
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SRP"])
+def test_same_grid_does_not_mind_the_files_axis_order(codes, tmp_path):
+    _file_in("IPL", tmp_path / "house.nii.gz", _house_image())
+    _file_in(codes, tmp_path / "other.nii.gz", _house_image())
+    house, other = (volumes.read_geometry(tmp_path / name) for name in ("house.nii.gz", "other.nii.gz"))
+    assert house.shape == house.house_shape == other.house_shape == SHAPE
+    assert volumes.same_grid(house, other)
+    moved = volumes.Geometry(shape=other.shape, affine=np.diag([1, 1, 1.1, 1]) @ other.affine)
+    assert not volumes.same_grid(house, moved)
+
+
+def test_a_header_without_its_voxels(tmp_path):
+    nib.save(nib.Nifti1Pair(_house_image(), np.eye(4)), tmp_path / "pair.img")
+    (tmp_path / "pair.img").unlink()
+    with pytest.raises(InputError, match=r"pair\.hdr: its voxels are missing, expected pair\.img beside it"):
+        volumes.read_image(tmp_path / "pair.hdr")
+
+
 def test_equal_volumes_give_equal_bytes(tmp_path):
     geometry = volumes.kits_geometry(SHAPE, SPACING_MM)
     for name in ("one.nii.gz", "two.nii.gz"):
