@@ -76,7 +76,7 @@ def test_an_unreadable_case_is_a_row(folder, tmp_path):
 def test_labels_on_another_grid_are_an_error(folder, tmp_path):
     shutil.copy(folder / "case_00000" / "segmentation.nii.gz", folder / "case_00002" / "segmentation.nii.gz")
     inspected = inspect(_settings(folder, tmp_path))
-    assert "shape (6, 64, 64), expected (8, 64, 64)" in inspected.failures["case_00002"]
+    assert "shape (6, 64, 64) (slices, rows, columns), expected (8, 64, 64)" in inspected.failures["case_00002"]
 
 
 def test_a_copy_under_another_name_is_found(folder, tmp_path):
