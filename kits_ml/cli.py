@@ -106,6 +106,7 @@ def evaluate(settings: config.EvaluateSettings) -> None:
 
     evaluated = run(settings)
     _report_scores(evaluated.cases)
+    _report_summary(evaluated.summary)
     click.echo(f"\nscores, summary and pictures: {evaluated.output}")
 
 
@@ -162,6 +163,7 @@ def _report_training(trained) -> None:
     for part, cases in trained.scores.items():
         click.echo(f"\n{part} cases, on the scans' own grids:")
         _report_scores(cases)
+        _report_summary(trained.summaries[part])
     click.echo(f"\nrun {trained.run_id}; pictures and tables: {trained.artifacts}")
     if trained.registered:
         _report_registered(trained.registered)
@@ -188,6 +190,17 @@ def _report_scores(cases) -> None:
                 f"{case.case:<16}{region:<10}{scores.dice:>8.3f}{scores.iou:>8.3f}{scores.surface_dice:>14.3f}"
                 f"{scores.volume_pred_ml:>11.1f}{scores.volume_true_ml:>9.1f}"
             )
+
+
+def _report_summary(summary) -> None:
+    for region, found in summary["regions"].items():
+        dice = found["dice"]
+        line = f"{region} Dice: mean {dice['mean']:.3f}, median {dice['median']:.3f}, {dice['num_cases']} cases"
+        if dice["num_cases"] > 1:
+            line += f"; 95 % interval of the mean {dice['ci_low']:.3f} to {dice['ci_high']:.3f}"
+        if found["num_with_region"] < dice["num_cases"]:
+            line += f"; mean over the {found['num_with_region']} that show it {dice['with_region']['mean']:.3f}"
+        click.echo(line)
 
 
 def _report_prediction(predicted) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -41,6 +42,7 @@ class Trained:
         run_id: the MLflow run that holds it all.
         artifacts: where the run's pictures and tables are, a folder or an address.
         scores: of the validation and the test cases, on the scans' own grids.
+        summaries: means, medians and intervals of the same; see `aggregates.summarise`.
         registered: the version in the registry; None where `register` was off.
         example_case: a test case (else a validation case) to try the model on.
         example_scan: its scan.
@@ -49,6 +51,7 @@ class Trained:
     run_id: str
     artifacts: str
     scores: Mapping[str, list[tables.CaseScores]]
+    summaries: Mapping[str, Mapping[str, Any]]
     registered: registry.Registered | None
     example_case: str
     example_scan: Path
@@ -75,8 +78,8 @@ def train(settings: TrainSettings) -> Trained:
             description=_describe(prepared, fitted, settings, active.info.run_id),
             batch_size=settings.batch_size,
         )
-        scores = {
-            part: _evaluate(predictor, prepared, part).cases
+        evaluated = {
+            part: _evaluate(predictor, prepared, part)
             for part in ("validation", "test")
             if getattr(prepared.split, part)
         }
@@ -87,7 +90,8 @@ def train(settings: TrainSettings) -> Trained:
         return Trained(
             run_id=active.info.run_id,
             artifacts=active.info.artifact_uri.removeprefix("file://"),
-            scores=scores,
+            scores={part: found.cases for part, found in evaluated.items()},
+            summaries={part: found.summary for part, found in evaluated.items()},
             registered=registered,
             example_case=example_case,
             example_scan=example_scan,
