@@ -56,11 +56,31 @@ class FetchSettings(Settings):
 class PreprocessingSettings(Settings):
     """What is done to a volume before a network sees it. Travels with the model."""
 
+    crop: Literal["foreground", "body"] = setting(
+        "foreground",
+        "foreground: the box around all that is above foreground_hu, the CT table too, as in the report; "
+        "body: the box around the trunk, without the table",
+    )
     foreground_hu: float = setting(0.0, "the crop keeps all rows and columns with a voxel above this", unit="HU")
+    framing: Literal["stretch", "spacing"] = setting(
+        "stretch",
+        "stretch: the crop is resized to the square, as in the report; "
+        "spacing: the square shows pixel_spacing_mm a pixel around the crop's middle, and air beyond the scan",
+    )
+    pixel_spacing_mm: float = setting(
+        1.6,
+        "for framing spacing: distance of rows and columns of a prepared slice; more for a scan whose crop "
+        "does not fit",
+        unit="mm",
+        minimum=0.1,
+        maximum=20,
+    )
     window_min_hu: float = setting(-79.0, "becomes 0", unit="HU")
     window_max_hu: float = setting(304.0, "becomes 1", unit="HU")
     gamma: float = setting(1.5, "contrast exponent after the window", minimum=0.1, maximum=10)
-    image_size: int = setting(256, "rows and columns of a prepared slice", unit="pixels", minimum=16, maximum=2048)
+    image_size: int = setting(
+        256, "rows and columns of a prepared slice; a multiple of 2 ** depth", unit="pixels", minimum=16, maximum=2048
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,12 +33,12 @@ from PIL import Image
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import patients, preprocessing, volumes
+from kits_ml.data import frames, patients, preprocessing, volumes
 from kits_ml.errors import InputError
 from kits_ml.labels import LABEL_NAMES, TUMOUR
 
 #: Raised whenever the same inputs and settings would give other bytes.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 PIXEL_COLUMNS = tuple(f"{name}_pixels" for name in LABEL_NAMES.values())
 INDEX_COLUMNS = ["case", "slice", *PIXEL_COLUMNS]
@@ -70,7 +70,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         return ""
     image, label_map = case_files.load_case(case)
     try:
-        frame = preprocessing.find_frame(image.array, settings)
+        frame = frames.find_frame(image.array, settings, spacing_mm=image.spacing_mm)
     except InputError as error:
         raise InputError(f"{image.path}: {error}") from error
     with _scratch(store, case.name) as scratch:
@@ -93,7 +93,8 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
-    return "; ".join(filter(None, (image.note, label_map.note)))
+    frame_note = f"{image.path}: {note}" if (note := frame.note(settings)) else ""
+    return "; ".join(filter(None, (image.note, label_map.note, frame_note)))
 
 
 def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSettings) -> bool:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kits_ml import files, runtime
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import preprocessing
+from kits_ml.data import frames, preprocessing
 from kits_ml.errors import InputError
 from kits_ml.labels import LABEL_NAMES
 
@@ -58,7 +58,7 @@ class Predictor:
             InputError: not three axes, NaN or infinite voxels, or nothing above `foreground_hu`.
         """
         image = _checked(image)
-        frame = preprocessing.find_frame(image, self.settings)
+        frame = frames.find_frame(image, self.settings)
         label_map = np.empty(image.shape, np.uint8)
         with tqdm(total=len(image), desc=progress, unit="slice", disable=progress is None) as bar:
             done = 0
@@ -96,7 +96,7 @@ class Predictor:
         settings = PreprocessingSettings.from_mapping(description["preprocessing"], source=str(folder))
         return cls(model, settings, description=description, batch_size=batch_size)
 
-    def _batches(self, image: np.ndarray, frame: preprocessing.Frame) -> Iterator[np.ndarray]:
+    def _batches(self, image: np.ndarray, frame: frames.Frame) -> Iterator[np.ndarray]:
         """Blocks of the preparation, gathered or cut to the batch size."""
         waiting = np.empty((0, frame.image_size, frame.image_size), np.uint8)
         for block in preprocessing.prepare_image(image, frame, self.settings):
