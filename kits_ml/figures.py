@@ -38,7 +38,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, title: str = "") 
             leaves a gap.
         title: above both.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     figure.suptitle(title)
     losses = {key: values for key, values in history.items() if "loss" in key.lower()}
@@ -55,7 +55,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, title: str = "") 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if chosen:
-            axes.legend()
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         else:
             _say(axes, "nothing recorded")
     panels[1].set_ylim(-0.02, 1.02)
@@ -157,7 +157,10 @@ def overlay_of_case(
             raise ValueError(f"label map of shape {label_map.shape}, expected the image's {image.shape}")
     slices = telling_slices(label_map_true, label_map_pred) or {len(image) // 2: "nothing labelled"}
     rows, columns = _view([label_map[list(slices)] for label_map in given], image.shape[1:], spacing_mm[1:])
-    figure = Figure(figsize=(max(4.0, 3.2 * len(slices) + 0.4), 4.2), layout="constrained")
+    shown = image[:1, rows, columns]
+    aspect = shown.shape[1] * spacing_mm[1] / (shown.shape[2] * spacing_mm[2])
+    height = min(max(3.2 * aspect, 1.5), 8.0) + 1.1
+    figure = Figure(figsize=(max(4.0, 3.2 * len(slices) + 0.4), height), layout="constrained")
     figure.suptitle(title)
     for axes, (index, reason) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
         part = (index, rows, columns)

@@ -29,6 +29,9 @@ EXAMPLE_SHAPE = (2, 64, 64)
 #: Fingerprints of slices a case, by which evaluation knows a training scan again under another name.
 NUM_SLICES_KEPT = 16
 
+#: What the picture of the learning curves shows; the run holds the others too.
+CURVES = ("loss", "val_dice_kidney", "val_dice_tumour", "val_foreground_iou", "val_mean_iou_with_background")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -111,7 +114,8 @@ def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fit
     callback = keras.callbacks.LambdaCallback(on_epoch_end=runs.log_epoch)
     fitted = fit(model, train_slices, validation_slices, settings, callbacks=[callback])
     mlflow.log_metrics({"best_epoch": fitted.best_epoch, "best_val_foreground_iou": fitted.best_score})
-    mlflow.log_figure(figures.learning_curves(fitted.history), "curves.png")
+    curves = {name: fitted.history[name] for name in CURVES}
+    mlflow.log_figure(figures.learning_curves(curves), "curves.png")
     return fitted
 
 
