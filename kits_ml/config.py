@@ -192,6 +192,16 @@ class TrainSettings(PrepareSettings):
         "cosine", "cosine: down to zero over the training; constant: the report's"
     )
     batch_size: int = setting(8, "slices a step", minimum=1)
+    training_margin_mm: float | None = setting(
+        None,
+        "train only on slices this near to one that shows kidney or tumour; validation and test keep whole cases; "
+        "without: all slices, as in the report",
+        unit="mm",
+        minimum=0,
+    )
+    balanced_sampling: bool = setting(
+        False, "draw as many slices with tumour, with kidney alone and with neither; false: all slices in turn"
+    )
     epochs: int = setting(5, "how often the validation patients are looked at", minimum=1)
     steps_per_epoch: int = setting(50, "steps between two looks", minimum=1)
     seed: int = setting(0, "of the weights and the order of slices", minimum=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import cases, frames, preprocessing
+from kits_ml.data import cases, frames, preprocessing, resampling
 from kits_ml.errors import InputError
 from tests.conftest import body
 
@@ -144,3 +144,19 @@ def test_restoring_puts_a_mark_where_it_was():
     # halfway to a neighbour (23, 31) both classes are as probable: the first, background, wins
     assert (rows.min(), rows.max() + 1) == (18, 28)
     assert (columns.min(), columns.max() + 1) == (24, 31)
+
+
+def test_the_default_restores_bit_for_bit_as_it_did_before_there_were_other_framings():
+    image, label_map = body(size=97)
+    frame = frames.find_frame(image, SETTINGS)
+    labels = preprocessing.prepare_labels(label_map, frame)
+    noise = np.random.default_rng(0).random((*labels.shape, 3), np.float32)
+    probabilities = np.float32(0.6) * np.eye(3, dtype=np.float32)[labels] + np.float32(0.4) * noise
+    row_weights, column_weights = (
+        resampling.nearest_inverse_weights(32, last - first) for first, last in (frame.rows, frame.columns)
+    )
+    expected = np.zeros(image.shape, np.uint8)
+    for number, one in enumerate(probabilities):
+        window = resampling.resize_slices(np.moveaxis(one, -1, 0).copy(), row_weights, column_weights).argmax(axis=0)
+        expected[number, slice(*frame.rows), slice(*frame.columns)] = window
+    np.testing.assert_array_equal(preprocessing.restore_labels(probabilities, frame), expected)
