@@ -22,7 +22,6 @@ import numpy as np
 
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import resampling
-from kits_ml.data.blocks import slice_blocks
 from kits_ml.data.body_box import Box, find_body_box
 from kits_ml.errors import InputError
 
@@ -147,15 +146,11 @@ def find_frame(
 
 def _foreground_box(image: np.ndarray, settings: PreprocessingSettings) -> Box:
     """The smallest box in the slices' plane around all voxels above `foreground_hu`: tissue, bone and table."""
-    any_row = np.zeros(image.shape[1], bool)
-    any_column = np.zeros(image.shape[2], bool)
-    for block in slice_blocks(image):
-        above = (block > settings.foreground_hu).any(axis=0)
-        any_row |= above.any(axis=1)
-        any_column |= above.any(axis=0)
+    highest = image.max(axis=0)  # over the slices, which lie together in memory
+    any_row, any_column = ((highest > settings.foreground_hu).any(axis=axis) for axis in (1, 0))
     if not any_row.any():
         raise InputError(
-            f"no foreground: all voxels are at most {settings.foreground_hu:g} HU (found up to {image.max():g}), "
+            f"no foreground: all voxels are at most {settings.foreground_hu:g} HU (found up to {highest.max():g}), "
             "expected a body; is the image in HU?"
         )
     rows, columns = (
