@@ -18,7 +18,8 @@ def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> P
         batch_size: slices the network takes at once.
 
     Returns:
-        A predictor; `predictor.segment(image_hu)` gives the label map on the image's own grid.
+        A predictor; `predictor.segment(image_hu, spacing_mm=(slices, rows, columns))` gives the label map on the
+        image's own grid.
 
     Raises:
         kits_ml.errors.InputError: no such model, version or alias, or a server that does not answer.

@@ -6,123 +6,11 @@ parameter, the MLflow key and the Optuna name. Settings that several commands sh
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 from kits_ml.errors import InputError
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    unit: str | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-) -> Any:
-    """A dataclass field with what a person needs to know about it.
-
-    Args:
-        default: the one place where the default is written; `dataclasses.MISSING` for a required setting.
-        help: one line for `--help`.
-        unit: the unit of a number, shown with the help.
-        minimum, maximum: the closed range a number must lie in.
-    """
-    metadata = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum}
-    if default is dataclasses.MISSING:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-REQUIRED = dataclasses.MISSING
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What all settings can do: be checked, be made from a mapping, become one again."""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            _check(field, hints[field.name], getattr(self, field.name))
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], *, source: str = "settings") -> Self:
-        """Makes settings from names and values.
-
-        Args:
-            mapping: values by setting name; what is missing takes its default.
-            source: where the mapping came from, for the error message.
-
-        Raises:
-            InputError: an unknown name (with the nearest known one), a missing required setting or a bad value.
-        """
-        known = cls.names()
-        for name in mapping:
-            if name not in known:
-                raise InputError(f"{source}: unknown setting {name!r}{suggestion(name, known)}")
-        for field in dataclasses.fields(cls):
-            if field.default is dataclasses.MISSING and field.name not in mapping:
-                raise InputError(f"{source}: setting {field.name!r} is required ({field.metadata['help']})")
-        return cls(**mapping)
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """The names of the settings, in order."""
-        return [field.name for field in dataclasses.fields(cls)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Names and values, in order; what `from_mapping` takes."""
-        return dataclasses.asdict(self)
-
-    def select(self, cls: type[Settings]) -> Any:
-        """The part of these settings that another (base) class holds."""
-        return cls(**{name: getattr(self, name) for name in cls.names()})
-
-
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """`"; did you mean 'x'?"` where a known name is near, else the known names."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}"
-
-
-def value_type(hint: Any) -> tuple[type, tuple[str, ...] | None, bool]:
-    """What an annotation means: the plain type, its choices (`Literal`), and whether `None` is allowed."""
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(hint) if member is not type(None)]
-        optional = len(members) < len(typing.get_args(hint))
-        (hint,) = members
-    if typing.get_origin(hint) is Literal:
-        return str, typing.get_args(hint), optional
-    return hint, None, optional
-
-
-def _check(field: dataclasses.Field, hint: Any, value: Any) -> None:
-    plain, choices, optional = value_type(hint)
-    if value is None and optional:
-        return
-    if choices is not None:
-        if value not in choices:
-            raise InputError(f"{field.name}: found {value!r}, expected one of {', '.join(choices)}")
-        return
-    accepted = (int, float) if plain is float else plain
-    if not isinstance(value, accepted) or (isinstance(value, bool) and plain is not bool):
-        raise InputError(f"{field.name}: found {value!r}, expected {_TYPE_NAMES[plain]}")
-    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-        raise InputError(f"{field.name}: found {value!r}, expected {bounds}")
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+from kits_ml.settings import REQUIRED, Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +56,31 @@ class FetchSettings(Settings):
 class PreprocessingSettings(Settings):
     """What is done to a volume before a network sees it. Travels with the model."""
 
+    crop: Literal["foreground", "body"] = setting(
+        "foreground",
+        "foreground: the box around all that is above foreground_hu, the CT table too, as in the report; "
+        "body: the box around the trunk, without the table",
+    )
     foreground_hu: float = setting(0.0, "the crop keeps all rows and columns with a voxel above this", unit="HU")
+    framing: Literal["stretch", "spacing"] = setting(
+        "stretch",
+        "stretch: the crop is resized to the square, as in the report; "
+        "spacing: the square shows pixel_spacing_mm a pixel around the crop's middle, and air beyond the scan",
+    )
+    pixel_spacing_mm: float = setting(
+        1.6,
+        "for framing spacing: distance of rows and columns of a prepared slice; more for a scan whose crop "
+        "does not fit",
+        unit="mm",
+        minimum=0.1,
+        maximum=20,
+    )
     window_min_hu: float = setting(-79.0, "becomes 0", unit="HU")
     window_max_hu: float = setting(304.0, "becomes 1", unit="HU")
     gamma: float = setting(1.5, "contrast exponent after the window", minimum=0.1, maximum=10)
-    image_size: int = setting(256, "rows and columns of a prepared slice", unit="pixels", minimum=16, maximum=2048)
+    image_size: int = setting(
+        256, "rows and columns of a prepared slice; a multiple of 2 ** depth", unit="pixels", minimum=16, maximum=2048
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -284,6 +192,16 @@ class TrainSettings(PrepareSettings):
         "cosine", "cosine: down to zero over the training; constant: the report's"
     )
     batch_size: int = setting(8, "slices a step", minimum=1)
+    training_margin_mm: float | None = setting(
+        None,
+        "train only on slices this near to one that shows kidney or tumour; validation and test keep whole cases; "
+        "without: all slices, as in the report",
+        unit="mm",
+        minimum=0,
+    )
+    balanced_sampling: bool = setting(
+        False, "draw as many slices with tumour, with kidney alone and with neither; false: all slices in turn"
+    )
     epochs: int = setting(5, "how often the validation patients are looked at", minimum=1)
     steps_per_epoch: int = setting(50, "steps between two looks", minimum=1)
     seed: int = setting(0, "of the weights and the order of slices", minimum=0)

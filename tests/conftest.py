@@ -52,3 +52,22 @@ def make_case():
         return folder / name
 
     return make
+
+
+def lopsided(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], *, noise_hu: float = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """A body off the middle, its kidney off the body's, on a table as wide as the scan: image in HU and label map."""
+    _, num_rows, num_columns = shape
+    rows = (np.arange(num_rows)[:, None] + 0.5) * spacing_mm[1] / 105  # shares of 105 x 130 mm
+    columns = (np.arange(num_columns)[None, :] + 0.5) * spacing_mm[2] / 130
+    image = np.full(shape, -1000, np.int16)
+    image[:, np.hypot((rows - 0.5) / 0.305, (columns - 0.415) / 0.33) < 1] = 40
+    image[:, (rows[:, 0] > 0.89) & (rows[:, 0] < 0.92)] = 200
+    label_map = np.zeros(shape, np.uint8)
+    label_map[1:, np.hypot((rows - 0.55) / 0.13, (columns - 0.28) / 0.11) < 1] = 1
+    label_map[1:, np.hypot((rows - 0.5) / 0.05, (columns - 0.25) / 0.04) < 1] = 2
+    image[label_map == 1] = 180
+    image[label_map == 2] = 90
+    image += np.random.default_rng(0).normal(0, noise_hu, shape).astype(np.int16)
+    return image, label_map

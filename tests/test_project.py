@@ -160,7 +160,10 @@ assert "/artifacts/code/" in kits_ml.__file__, kits_ml.__file__
 scan = nib.load(sys.argv[1])
 label_map = model.predict(np.asarray(scan.dataobj, np.float32))
 turned = nib.as_closest_canonical(scan)
-turned_map = model.predict(np.asarray(turned.dataobj, np.float32), params={"orientation": "RAS"})
+turned_map = model.predict(
+    np.asarray(turned.dataobj, np.float32),
+    params={"orientation": "RAS", "spacing_mm": [float(size) for size in turned.header.get_zooms()]},
+)
 np.save("pyfunc.npy", label_map)
 np.save("turned.npy", np.asarray(nib.Nifti1Image(turned_map, turned.affine).as_reoriented(
     nib.orientations.ornt_transform(nib.io_orientation(turned.affine), nib.io_orientation(scan.affine))).dataobj))

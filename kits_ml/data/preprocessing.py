@@ -14,88 +14,16 @@ one in-plane box for all slices, and no slice is dropped or mixed with its neigh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import resampling
-from kits_ml.errors import InputError
+from kits_ml.data.frames import Frame
+from kits_ml.labels import BACKGROUND
 
 BLOCK_SLICES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The in-plane window of a scan that was resized to the network's square; all that undoes the preparation.
-
-    Attributes:
-        shape: `(slices, rows, columns)` of the scan.
-        rows, columns: first and one past the last row and column of the window.
-        image_size: rows and columns after resizing, pixels.
-        lowest_hu, highest_hu: extremes inside the window, which the contrast step refers to.
-    """
-
-    shape: tuple[int, int, int]
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    image_size: int
-    lowest_hu: float
-    highest_hu: float
-
-    @property
-    def num_rows(self) -> int:
-        return self.rows[1] - self.rows[0]
-
-    @property
-    def num_columns(self) -> int:
-        return self.columns[1] - self.columns[0]
-
-    def crop(self, array: np.ndarray) -> np.ndarray:
-        """`(slices, rows, columns)` -> the window of each slice; a view."""
-        return array[:, slice(*self.rows), slice(*self.columns)]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Frame:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def find_frame(image: np.ndarray, settings: PreprocessingSettings) -> Frame:
-    """Finds the window of a scan: the smallest box in the slices' plane around all voxels above `foreground_hu`.
-
-    Args:
-        image: `(slices, rows, columns)` in HU.
-
-    Raises:
-        InputError: no voxel lies above the threshold.
-    """
-    any_row = np.zeros(image.shape[1], bool)
-    any_column = np.zeros(image.shape[2], bool)
-    for block in _blocks(image):
-        above = (block > settings.foreground_hu).any(axis=0)
-        any_row |= above.any(axis=1)
-        any_column |= above.any(axis=0)
-    if not any_row.any():
-        raise InputError(
-            f"no foreground: all voxels are at most {settings.foreground_hu:g} HU (found up to {image.max():g}), "
-            "expected a body; is the image in HU?"
-        )
-    rows, columns = (
-        (int(used[0]), int(used[-1]) + 1) for used in (np.flatnonzero(any_row), np.flatnonzero(any_column))
-    )
-    window = image[:, slice(*rows), slice(*columns)]
-    return Frame(
-        shape=tuple(int(size) for size in image.shape),
-        rows=rows,
-        columns=columns,
-        image_size=settings.image_size,
-        lowest_hu=float(window.min()),
-        highest_hu=float(window.max()),
-    )
 
 
 def prepare_image(image: np.ndarray, frame: Frame, settings: PreprocessingSettings) -> Iterator[np.ndarray]:
@@ -109,15 +37,14 @@ def prepare_image(image: np.ndarray, frame: Frame, settings: PreprocessingSettin
         `(block, image_size, image_size)` uint8 grey values; 255 is the top of the window.
     """
     to_grey = _HuToGrey(frame, settings)
-    row_weights = resampling.area_weights(frame.num_rows, frame.image_size)
-    column_weights = resampling.area_weights(frame.num_columns, frame.image_size)
+    row_weights, column_weights = frame.image_weights()
     for block in _blocks(frame.crop(image)):
         resized = resampling.resize_slices(to_grey(block), row_weights, column_weights)
         yield np.rint(resized, out=resized).astype(np.uint8)
 
 
 def prepare_labels(label_map: np.ndarray, frame: Frame) -> np.ndarray:
-    """Resizes a label map by nearest neighbour.
+    """Resizes a label map by nearest neighbour; beyond the scan all is background.
 
     Args:
         label_map: `(slices, rows, columns)` uint8.
@@ -125,9 +52,13 @@ def prepare_labels(label_map: np.ndarray, frame: Frame) -> np.ndarray:
     Returns:
         `(slices, image_size, image_size)` uint8.
     """
-    rows = frame.rows[0] + resampling.nearest_index(frame.num_rows, frame.image_size)
-    columns = frame.columns[0] + resampling.nearest_index(frame.num_columns, frame.image_size)
-    return np.ascontiguousarray(label_map[:, rows[:, None], columns[None, :]])
+    (rows, rows_there), (columns, columns_there) = (
+        (np.clip(index, 0, size - 1), (index >= 0) & (index < size))
+        for index, size in zip(frame.label_index(), frame.shape[1:], strict=True)
+    )
+    labels = np.ascontiguousarray(label_map[:, rows[:, None], columns[None, :]])
+    labels[:, ~(rows_there[:, None] & columns_there[None, :])] = BACKGROUND
+    return labels
 
 
 def network_input(grey: np.ndarray) -> np.ndarray:
@@ -154,14 +85,12 @@ def restore_labels(probabilities: np.ndarray, frame: Frame) -> np.ndarray:
     Returns:
         `(block, rows, columns)` uint8 on the scan's grid.
     """
-    weights = [
-        resampling.nearest_inverse_weights(frame.image_size, size) for size in (frame.num_rows, frame.num_columns)
-    ]
+    weights = frame.inverse_weights()
     restored = np.zeros((len(probabilities), *frame.shape[1:]), np.uint8)
     for index, one in enumerate(probabilities):
         classes_first = np.ascontiguousarray(np.moveaxis(one, -1, 0), np.float32)  # (classes, rows, columns)
         window = resampling.resize_slices(classes_first, *weights).argmax(axis=0)
-        restored[index, slice(*frame.rows), slice(*frame.columns)] = window
+        restored[index, *frame.inside] = window
     return restored
 
 

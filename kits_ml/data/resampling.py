@@ -52,12 +52,73 @@ def nearest_inverse_weights(size_in: int, size_out: int) -> np.ndarray:
     Returns:
         `(size_out, size_in)` float32.
     """
-    taken = nearest_index(size_out, size_in)
+    return _frozen(_between(nearest_index(size_out, size_in), np.arange(size_out)))
+
+
+@lru_cache(maxsize=64)
+def window_weights(window: tuple[float, float], inside: tuple[int, int], size_out: int) -> np.ndarray:
+    """Resamples a window that may begin and end between samples, or beyond them, where values count as 0.
+
+    Shrinking takes the mean of what each output sample covers, fractions of samples included; enlarging interpolates
+    linearly between the samples' middles. At the same size the two are the same.
+
+    Args:
+        window: begin and end in samples: sample `k` reaches from `k` to `k + 1`.
+        inside: first and one past the last sample that the weights are for.
+        size_out: samples that the window becomes.
+
+    Returns:
+        `(size_out, inside[1] - inside[0])` float32. Rows sum to 1, to less where values beyond `inside` count.
+    """
+    step = (window[1] - window[0]) / size_out
+    middles = window[0] + (np.arange(size_out) + 0.5)[:, None] * step
+    samples = np.arange(*inside)
+    if step > 1:
+        starts, stops = np.maximum(middles - step / 2, samples), np.minimum(middles + step / 2, samples + 1)
+        return _frozen(np.maximum(stops - starts, 0) / step)
+    return _frozen(np.maximum(1 - np.abs(middles - (samples + 0.5)), 0))
+
+
+def window_index(window: tuple[float, float], size_out: int) -> np.ndarray:
+    """Which sample lies under the middle of each output sample of a window; may lie beyond the samples.
+
+    Returns:
+        `(size_out,)` int64.
+    """
+    step = (window[1] - window[0]) / size_out
+    return np.floor(window[0] + (np.arange(size_out) + 0.5) * step).astype(np.int64)
+
+
+@lru_cache(maxsize=64)
+def window_inverse_weights(window: tuple[float, float], inside: tuple[int, int], size_out: int) -> np.ndarray:
+    """Undoes `window_index`: linear interpolation between the very samples that it took.
+
+    Args:
+        window: begin and end in samples.
+        inside: first and one past the last sample to restore.
+        size_out: samples that the window became.
+
+    Returns:
+        `(inside[1] - inside[0], size_out)` float32; rows sum to 1.
+    """
+    return _frozen(_between(window_index(window, size_out), np.arange(*inside)))
+
+
+def _between(taken: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weights of linear interpolation at some places between the places that samples were taken from.
+
+    Args:
+        taken: `(samples,)`, ascending.
+        wanted: `(places,)`; beyond the first and the last sample, that sample counts.
+
+    Returns:
+        `(places, samples)`.
+    """
     origins, group = np.unique(taken, return_inverse=True)  # enlarging takes a sample several times: their mean
     means = (group == np.arange(len(origins))[:, None]).astype(float)
     means /= means.sum(axis=1, keepdims=True)
-    between = np.apply_along_axis(lambda hat: np.interp(np.arange(size_out), origins, hat), 1, np.eye(len(origins)))
-    return _frozen(between.T @ means)
+    between = np.apply_along_axis(lambda hat: np.interp(wanted, origins, hat), 1, np.eye(len(origins)))
+    return between.T @ means
 
 
 def resize_slices(slices: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> np.ndarray:

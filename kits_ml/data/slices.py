@@ -33,12 +33,12 @@ from PIL import Image
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import patients, preprocessing, volumes
+from kits_ml.data import frames, patients, preprocessing, volumes
 from kits_ml.errors import InputError
-from kits_ml.labels import LABEL_NAMES, TUMOUR
+from kits_ml.labels import BACKGROUND, LABEL_NAMES, TUMOUR
 
 #: Raised whenever the same inputs and settings would give other bytes.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 PIXEL_COLUMNS = tuple(f"{name}_pixels" for name in LABEL_NAMES.values())
 INDEX_COLUMNS = ["case", "slice", *PIXEL_COLUMNS]
@@ -70,7 +70,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         return ""
     image, label_map = case_files.load_case(case)
     try:
-        frame = preprocessing.find_frame(image.array, settings)
+        frame = frames.find_frame(image.array, settings, spacing_mm=image.spacing_mm)
     except InputError as error:
         raise InputError(f"{image.path}: {error}") from error
     with _scratch(store, case.name) as scratch:
@@ -93,7 +93,8 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
-    return "; ".join(filter(None, (image.note, label_map.note)))
+    frame_note = f"{image.path}: {note}" if (note := frame.note(settings)) else ""
+    return "; ".join(filter(None, (image.note, label_map.note, frame_note)))
 
 
 def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSettings) -> bool:
@@ -190,8 +191,13 @@ class PreparedStore:
     def _record(self, name: str) -> dict[str, Any]:
         return json.loads(_record_path(self.folder, name).read_text())
 
-    def rows_of(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    def rows_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[Mapping[str, Any]]:
         """The index rows of some cases, in the store's order.
+
+        Args:
+            names: of cases.
+            margin_mm: leave out slices that are further than this from the nearest one that shows kidney or tumour;
+                so a case that shows neither has no slices left. None: all slices. For training only.
 
         Raises:
             InputError: a name that is no case of the store. A case is the unit: there is no asking for slices.
@@ -199,12 +205,41 @@ class PreparedStore:
         wanted = set(names)
         if unknown := sorted(wanted - set(self.case_digests)):
             raise InputError(f"{self.folder}: {', '.join(unknown[:5])} not in the store; expected names of its cases")
-        return [row for row in self.index if row["case"] in wanted]
+        rows = [row for row in self.index if row["case"] in wanted]
+        if margin_mm is None:
+            return rows
+        shown: dict[str, list[int]] = {name: [] for name in wanted}
+        for row in rows:
+            if shown_class(row) != BACKGROUND:
+                shown[row["case"]].append(row["slice"])
+        reach = {name: margin_mm / self._record(name)["spacing_mm"][0] + 1e-6 for name in wanted}  # slices
+        return [
+            row
+            for row in rows
+            if any(abs(row["slice"] - number) <= reach[row["case"]] for number in shown[row["case"]])
+        ]
+
+    def slices_by_class(self, names: Sequence[str] | None = None) -> dict[str, list[Mapping[str, Any]]]:
+        """The index rows of some cases (all without `names`) by what they show, see `shown_class`.
+
+        Returns:
+            By label name, `background`, `kidney` and `tumour`; each slice stands in one of the lists.
+        """
+        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in LABEL_NAMES.values()}
+        for row in self.rows_of(list(self.case_digests) if names is None else names):
+            found[LABEL_NAMES[shown_class(row)]].append(row)
+        return found
 
     def read_slice(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """One slice's grey values and labels, each `(image_size, image_size)` uint8."""
         name = f"{row['slice']:04d}.png"
         return tuple(np.asarray(Image.open(self.folder / kind / row["case"] / name)) for kind in ("images", "labels"))
+
+
+def shown_class(row: Mapping[str, Any]) -> int:
+    """The label that a slice of the index counts for: tumour where it shows any, else kidney where it shows any."""
+    shown = [label for label, column in zip(LABEL_NAMES, PIXEL_COLUMNS, strict=True) if row[column]]
+    return max(shown, default=BACKGROUND)
 
 
 def _record_path(store: Path, name: str) -> Path:

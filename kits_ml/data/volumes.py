@@ -222,25 +222,6 @@ def volume_ml(label_map: Volume, *values: int) -> float:
     return float(np.isin(label_map.array, values).sum() * np.prod(label_map.spacing_mm) / 1000)
 
 
-def reorient(array: np.ndarray, *, source: str, target: str) -> np.ndarray:
-    """Permutes and flips axes from one orientation to another; a view.
-
-    Args:
-        array: a volume of three axes.
-        source: axis codes of `array`, e.g. `"RAS"`.
-        target: axis codes wanted, e.g. `"IPL"`.
-
-    Raises:
-        InputError: codes that do not name each of the three directions once.
-    """
-    for codes in (source, target):
-        axes = sorted("RAS"["RASLPI".index(code) % 3] for code in codes if code in "RASLPI")
-        if len(codes) != 3 or axes != ["A", "R", "S"]:
-            raise InputError(f"orientation {codes!r}: expected three axis codes, one each of R/L, A/P, S/I")
-    transform = orientations.ornt_transform(orientations.axcodes2ornt(source), orientations.axcodes2ornt(target))
-    return orientations.apply_orientation(array, transform)
-
-
 def _open_nifti(path: Path) -> nib.Nifti1Pair:
     if not path.exists():
         raise InputError(f"{path}: no such file; expected a NIfTI volume")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tqdm import tqdm
 
 from kits_ml import files, runtime
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import preprocessing
+from kits_ml.data import frames, preprocessing
 from kits_ml.errors import InputError
 from kits_ml.labels import LABEL_NAMES
+
+log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.keras"
 DESCRIPTION_FILE = "model.json"
@@ -43,22 +46,29 @@ class Predictor:
         self.description = dict(description or {})
         self.batch_size = batch_size
 
-    def segment(self, image: np.ndarray, *, progress: str | None = None) -> np.ndarray:
+    def segment(
+        self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None, progress: str | None = None
+    ) -> np.ndarray:
         """Segments a volume.
 
         Args:
             image: `(slices, rows, columns)` in HU, slices from superior to inferior, rows to posterior, columns to
                 the patient's left; any numeric dtype.
+            spacing_mm: distance between slices, rows and columns; needed where the preparation's `framing` is
+                `spacing`, else of no effect.
             progress: what the progress bar says; without, there is none.
 
         Returns:
             Label map of the same shape, uint8: 0 background, 1 kidney, 2 tumour.
 
         Raises:
-            InputError: not three axes, NaN or infinite voxels, or nothing above `foreground_hu`.
+            InputError: not three axes, NaN or infinite voxels, nothing above `foreground_hu`, or a spacing that is
+                needed and missing.
         """
         image = _checked(image)
-        frame = preprocessing.find_frame(image, self.settings)
+        frame = frames.find_frame(image, self.settings, spacing_mm=spacing_mm)
+        if note := frame.note(self.settings):
+            log.info("%s", note)
         label_map = np.empty(image.shape, np.uint8)
         with tqdm(total=len(image), desc=progress, unit="slice", disable=progress is None) as bar:
             done = 0
@@ -96,7 +106,7 @@ class Predictor:
         settings = PreprocessingSettings.from_mapping(description["preprocessing"], source=str(folder))
         return cls(model, settings, description=description, batch_size=batch_size)
 
-    def _batches(self, image: np.ndarray, frame: preprocessing.Frame) -> Iterator[np.ndarray]:
+    def _batches(self, image: np.ndarray, frame: frames.Frame) -> Iterator[np.ndarray]:
         """Blocks of the preparation, gathered or cut to the batch size."""
         waiting = np.empty((0, frame.image_size, frame.image_size), np.uint8)
         for block in preprocessing.prepare_image(image, frame, self.settings):

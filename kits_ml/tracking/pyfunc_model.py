@@ -33,15 +33,21 @@ class KitsModel(PythonModel):
             model_input: HU, three axes, float32.
             params: `orientation`, the axis codes of the array: `"IPL"` is slices from superior to inferior, rows to
                 posterior, columns to the patient's left; `"RAS"` is what nibabel's canonical images have.
+                `spacing_mm`, the voxels' size along the array's three axes, in their own order; needed by models
+                whose preparation has the framing `spacing`.
 
         Returns:
             Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour.
         """
-        from kits_ml.data.volumes import HOUSE_ORIENTATION, reorient
+        from kits_ml.data.orientation import reorient, reorient_spacing
+        from kits_ml.data.volumes import HOUSE_ORIENTATION
 
         orientation = (params or {}).get("orientation", HOUSE_ORIENTATION)
+        spacing_mm = list((params or {}).get("spacing_mm", ()))
         image = reorient(model_input, source=orientation, target=HOUSE_ORIENTATION)
-        label_map = self.predictor.segment(image)
+        if spacing_mm:
+            spacing_mm = reorient_spacing(spacing_mm, source=orientation, target=HOUSE_ORIENTATION)
+        label_map = self.predictor.segment(image, spacing_mm=spacing_mm or None)
         return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
 
 

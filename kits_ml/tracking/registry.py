@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,9 @@ REQUIREMENTS = ("isal", "keras", "mlflow", "nibabel", "numpy", "pillow", "scipy"
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
     outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
-    params=ParamSchema([ParamSpec("orientation", "string", HOUSE_ORIENTATION)]),
+    params=ParamSchema(
+        [ParamSpec("orientation", "string", HOUSE_ORIENTATION), ParamSpec("spacing_mm", "double", [], shape=(-1,))]
+    ),
 )
 
 
@@ -54,12 +57,13 @@ class Registered:
         )
 
 
-def log_model(predictor: Predictor, *, input_example: np.ndarray) -> str:
+def log_model(predictor: Predictor, *, input_example: np.ndarray, spacing_mm: Sequence[float]) -> str:
     """Logs the model to the active run, with its code, signature and example.
 
     Args:
         predictor: network and preparation.
         input_example: a small volume, `(slices, rows, columns)` HU, float32.
+        spacing_mm: distance between its slices, rows and columns.
 
     Returns:
         The model's URI.
@@ -73,7 +77,7 @@ def log_model(predictor: Predictor, *, input_example: np.ndarray) -> str:
             artifacts={"model": str(Path(folder) / "model")},
             code_paths=[str(Path(kits_ml.__file__).parent)],
             signature=SIGNATURE,
-            input_example=(input_example, {"orientation": HOUSE_ORIENTATION}),
+            input_example=(input_example, {"orientation": HOUSE_ORIENTATION, "spacing_mm": list(spacing_mm)}),
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         )
     return info.model_uri

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slices import PreparedStore
+from kits_ml.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,25 @@ class SliceArrays:
         return found
 
 
-def read_slices(store: PreparedStore, names: Sequence[str], *, description: str) -> SliceArrays:
-    """Decodes the PNGs of some cases, in parallel."""
-    rows = store.rows_of(names)
+def read_slices(
+    store: PreparedStore, names: Sequence[str], *, description: str, margin_mm: float | None = None
+) -> SliceArrays:
+    """Decodes the PNGs of some cases, in parallel.
+
+    Args:
+        store: the prepared slices.
+        names: of cases.
+        description: what the progress bar says.
+        margin_mm: for training only: leave out slices further than this from the kidneys. None: whole cases.
+
+    Raises:
+        InputError: an unknown case, or a margin and not one slice that shows a kidney.
+    """
+    rows = store.rows_of(names, margin_mm=margin_mm)
+    if margin_mm is not None and not rows:
+        raise InputError(
+            f"training_margin_mm: found {margin_mm:g}, but none of {len(names)} cases shows a kidney; leave it out"
+        )
     size = store.settings.image_size
     grey = np.empty((len(rows), size, size), np.uint8)
     labels = np.empty_like(grey)

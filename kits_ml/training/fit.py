@@ -15,6 +15,7 @@ from kits_ml.errors import InputError
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
 from kits_ml.training.losses import LOSSES
 from kits_ml.training.metrics import validation_scores
+from kits_ml.training.sampling import BalancedBatches
 
 #: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
 SELECTION_METRIC = "val_foreground_iou"
@@ -60,7 +61,8 @@ def fit(
         loss=LOSSES[settings.loss],
         jit_compile=runtime.jit_compile(),
     )
-    batches = ShuffledBatches(
+    draw = BalancedBatches if settings.balanced_sampling else ShuffledBatches
+    batches = draw(
         train, batch_size=settings.batch_size, steps_per_epoch=settings.steps_per_epoch, seed=settings.seed
     )
     best = BestWeights(SELECTION_METRIC)

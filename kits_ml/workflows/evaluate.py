@@ -89,7 +89,7 @@ def score_model(
     for name, case in tqdm(cases.items(), desc=description, unit="case"):
         try:
             image, reference = case_files.load_case(case)
-            label_map = predictor.segment(image.array)
+            label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm)
         except InputError as error:
             failures[name] = str(error)
             tqdm.write(f"{name}: {error}")

@@ -50,7 +50,7 @@ def predict(settings: PredictSettings) -> Predicted:
     runtime.configure(num_threads=settings.num_threads)
     predictor = Predictor.load(folder, batch_size=settings.batch_size)
     try:
-        label_map = predictor.segment(image.array, progress="segment")
+        label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm, progress="segment")
     except InputError as error:
         raise InputError(f"{settings.image}: {error}") from error
     volumes.write_label_map(output, label_map, image.geometry)

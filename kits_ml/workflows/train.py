@@ -85,7 +85,8 @@ def train(settings: TrainSettings) -> Trained:
         }
         example_case = (prepared.split.test or prepared.split.validation)[0]
         example_scan = prepared.cases[example_case].image_path
-        model_uri = registry.log_model(predictor, input_example=_input_example(example_scan))
+        input_example, spacing_mm = _input_example(example_scan)
+        model_uri = registry.log_model(predictor, input_example=input_example, spacing_mm=spacing_mm)
         registered = registry.register(model_uri, settings.model_name) if settings.register else None
         return Trained(
             run_id=active.info.run_id,
@@ -106,7 +107,12 @@ def _log_data(prepared: Prepared) -> None:
 
 
 def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
-    train_slices = batches.read_slices(prepared.store, prepared.split.train, description="read training slices")
+    train_slices = batches.read_slices(
+        prepared.store,
+        prepared.split.train,
+        margin_mm=settings.training_margin_mm,
+        description="read training slices",
+    )
     validation_slices = batches.read_slices(
         prepared.store, prepared.split.validation, description="read validation slices"
     )
@@ -154,11 +160,13 @@ def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_i
     }
 
 
-def _input_example(scan: Path) -> np.ndarray:
-    """The middle of a scan, coarse: small enough to store beside the model."""
-    image = images.read_image(scan).array
+def _input_example(scan: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The middle of a scan and its spacing in mm, coarse: small enough to store beside the model."""
+    volume = images.read_image(scan)
+    image = volume.array
     middle = len(image) // 2
     num_slices, num_rows, num_columns = EXAMPLE_SHAPE
     step_rows, step_columns = max(1, image.shape[1] // num_rows), max(1, image.shape[2] // num_columns)
     example = image[middle : middle + num_slices, ::step_rows, ::step_columns]
-    return np.ascontiguousarray(example, np.float32)
+    slices_mm, rows_mm, columns_mm = volume.spacing_mm
+    return np.ascontiguousarray(example, np.float32), (slices_mm, rows_mm * step_rows, columns_mm * step_columns)

@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import cases, preprocessing
+from kits_ml.data import cases, frames, preprocessing, resampling
 from kits_ml.errors import InputError
 from tests.conftest import body
 
 SETTINGS = PreprocessingSettings(image_size=32)
 
 
-def _prepared(
-    image: np.ndarray, settings: PreprocessingSettings = SETTINGS
-) -> tuple[np.ndarray, preprocessing.Frame]:
-    frame = preprocessing.find_frame(image, settings)
+def _prepared(image: np.ndarray, settings: PreprocessingSettings = SETTINGS) -> tuple[np.ndarray, frames.Frame]:
+    frame = frames.find_frame(image, settings)
     return np.concatenate(list(preprocessing.prepare_image(image, frame, settings))), frame
 
 
@@ -101,20 +99,20 @@ def test_known_grey_values():
 def test_the_frame_is_the_smallest_box():
     image = np.full((3, 40, 50), -1000, np.int16)
     image[0, 5, 7] = image[2, 30, 20] = 1
-    frame = preprocessing.find_frame(image, SETTINGS)
+    frame = frames.find_frame(image, SETTINGS)
     assert (frame.rows, frame.columns) == ((5, 31), (7, 21))
-    assert preprocessing.Frame.from_dict(json.loads(json.dumps(frame.to_dict()))) == frame
+    assert frames.Frame.from_dict(json.loads(json.dumps(frame.to_dict()))) == frame
 
 
 def test_no_foreground_is_said():
     with pytest.raises(InputError, match=r"no foreground: all voxels are at most 0 HU \(found up to -5\)"):
-        preprocessing.find_frame(np.full((2, 8, 8), -5, np.int16), SETTINGS)
+        frames.find_frame(np.full((2, 8, 8), -5, np.int16), SETTINGS)
 
 
 @pytest.mark.parametrize("size", [40, 64, 97])
 def test_restoring_finds_the_labels_again(size):
     image, label_map = body(size=size)
-    frame = preprocessing.find_frame(image, SETTINGS)
+    frame = frames.find_frame(image, SETTINGS)
     prepared = preprocessing.prepare_labels(label_map, frame)
     restored = preprocessing.restore_labels(np.eye(3, dtype=np.float32)[prepared], frame)
     assert restored.shape == label_map.shape
@@ -125,7 +123,7 @@ def test_restoring_finds_the_labels_again(size):
 
 def test_restoring_does_not_shift():
     image, label_map = body(size=96)
-    frame = preprocessing.find_frame(image, SETTINGS)
+    frame = frames.find_frame(image, SETTINGS)
     restored = preprocessing.restore_labels(
         np.eye(3, dtype=np.float32)[preprocessing.prepare_labels(label_map, frame)], frame
     )
@@ -136,7 +134,7 @@ def test_restoring_does_not_shift():
 def test_restoring_puts_a_mark_where_it_was():
     image = np.full((1, 64, 96), -1000, np.int16)
     image[0, 8:40, 16:80] = 50  # the window: 32 x 64 pixels become 32 x 32, from columns 16, 18, 20, ...
-    frame = preprocessing.find_frame(image, SETTINGS)
+    frame = frames.find_frame(image, SETTINGS)
     probabilities = np.zeros((1, 32, 32, 3), np.float32)
     probabilities[..., 0] = 1
     probabilities[0, 10:20, 4:8] = (0, 0, 1)
@@ -146,3 +144,19 @@ def test_restoring_puts_a_mark_where_it_was():
     # halfway to a neighbour (23, 31) both classes are as probable: the first, background, wins
     assert (rows.min(), rows.max() + 1) == (18, 28)
     assert (columns.min(), columns.max() + 1) == (24, 31)
+
+
+def test_the_default_restores_bit_for_bit_as_it_did_before_there_were_other_framings():
+    image, label_map = body(size=97)
+    frame = frames.find_frame(image, SETTINGS)
+    labels = preprocessing.prepare_labels(label_map, frame)
+    noise = np.random.default_rng(0).random((*labels.shape, 3), np.float32)
+    probabilities = np.float32(0.6) * np.eye(3, dtype=np.float32)[labels] + np.float32(0.4) * noise
+    row_weights, column_weights = (
+        resampling.nearest_inverse_weights(32, last - first) for first, last in (frame.rows, frame.columns)
+    )
+    expected = np.zeros(image.shape, np.uint8)
+    for number, one in enumerate(probabilities):
+        window = resampling.resize_slices(np.moveaxis(one, -1, 0).copy(), row_weights, column_weights).argmax(axis=0)
+        expected[number, slice(*frame.rows), slice(*frame.columns)] = window
+    np.testing.assert_array_equal(preprocessing.restore_labels(probabilities, frame), expected)

@@ -60,3 +60,33 @@ def test_both_axes():
     # each output pixel is the mean of a 2 x 2 square: the first of 0, 1, 6, 7
     assert resized.shape == (2, 2, 3)
     assert resized[0, 0, 0] == 3.5
+
+
+def test_a_window_by_hand():
+    # samples 0 to 3 in a window from -1 to 5, shrunk to 3: the outputs cover -1..1, 1..3 and 3..5
+    found = resampling.window_weights((-1.0, 5.0), (0, 4), 3)
+    np.testing.assert_allclose(found, [[0.5, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0.5]])
+    np.testing.assert_array_equal(resampling.window_index((-1.0, 5.0), 3), [0, 2, 4])  # under 0, 2 and 4
+    # enlarged twice: the middles lie at 0.25, 0.75, 1.25 and 1.75, those of the samples at 0.5 and 1.5
+    found = resampling.window_weights((0.0, 2.0), (0, 2), 4)
+    np.testing.assert_allclose(found, [[0.75, 0], [0.75, 0.25], [0.25, 0.75], [0, 0.75]])
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.floats(-30, 30), st.floats(0.1, 90))
+def test_windows_keep_the_mean_and_are_undone(size, size_out, start, length):
+    window, inside = (start, start + length), (0, size)
+    weights = resampling.window_weights(window, inside, size_out)
+    step = length / size_out
+    middles = start + (np.arange(size_out) + 0.5) * step
+    reach = max(step, 1) / 2 + 0.5
+    clear = (middles - reach >= 0) & (middles + reach <= size)
+    np.testing.assert_allclose(weights.sum(axis=1)[clear], 1, atol=1e-4)
+    assert weights.min(initial=0) >= 0
+    assert weights.sum(axis=1).max() <= 1 + 1e-4
+    # a ramp keeps its values at the outputs' middles; its steps cost a mean over part of one at most an eighth
+    np.testing.assert_allclose((weights @ (np.arange(size) + 0.5))[clear], middles[clear], atol=0.13)
+    back = resampling.window_inverse_weights(window, inside, size_out)
+    taken = resampling.window_index(window, size_out)
+    places = np.arange(size)
+    between = (places >= taken[0]) & (places <= taken[-1])
+    np.testing.assert_allclose((back @ taken)[between], places[between], atol=1e-2)

@@ -1,6 +1,7 @@
 """The prepared store holds whole cases only, is named by its content, and survives being killed."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from kits_ml.config import PrepareSettings, PreprocessingSettings
-from kits_ml.data import cases, slices
+from kits_ml.data import cases, slices, volumes
 from kits_ml.errors import CasesFailedError, InputError
+from kits_ml.training import batches
 from kits_ml.workflows.prepare import prepare
+from tests.conftest import body
 
 SIZE = 32
 
@@ -160,3 +163,65 @@ def test_a_case_is_its_files(folder):
     first, second, *_ = cases.find_cases(folder / "cases")
     assert first.digest() != second.digest()
     assert first.digest() == cases.find_cases(folder / "cases")[0].digest()
+
+
+def test_slices_by_what_they_show(folder):
+    store = prepare(_settings(folder)).store
+    found = store.slices_by_class(["case_00000"])
+    # of 6 slices the first and the last show nothing, two more show kidney alone, the two in the middle a tumour
+    numbers = {name: [row["slice"] for row in rows] for name, rows in found.items()}
+    assert numbers == {"background": [0, 5], "kidney": [1, 4], "tumour": [2, 3]}
+    everything = store.slices_by_class()
+    assert {name: len(rows) for name, rows in everything.items()} == {"background": 10, "kidney": 10, "tumour": 10}
+    assert sum(len(rows) for rows in everything.values()) == len(store.index)
+
+
+def test_slices_within_a_margin_of_the_kidneys(tmp_path):
+    def write(name: str, spacing_mm: float, kidney: slice) -> None:
+        image, label_map = body(num_slices=12, seed=int(name[-1]))
+        label_map[:] = 0
+        label_map[kidney, 20:40, 20:40] = 1
+        geometry = volumes.kits_geometry(image.shape, (spacing_mm, 0.8, 0.8))
+        volumes.write_image(tmp_path / "cases" / name / "imaging.nii.gz", image, geometry)
+        volumes.write_label_map(tmp_path / "cases" / name / "segmentation.nii.gz", label_map, geometry)
+
+    write("case_00000", 3.0, slice(5, 7))
+    write("case_00001", 1.0, slice(0, 2))
+    write("case_00002", 3.0, slice(0, 0))
+    store = prepare(_settings(tmp_path, test_fraction=0.0)).store
+    names = sorted(store.case_digests)
+
+    def numbers(margin_mm: float | None) -> list[list[int]]:
+        rows = store.rows_of(names, margin_mm=margin_mm)
+        return [[row["slice"] for row in rows if row["case"] == name] for name in names]
+
+    assert numbers(0) == [[5, 6], [0, 1], []]
+    # 6 mm are two slices of 3 mm and six of 1 mm; a case without a kidney keeps nothing
+    assert numbers(6) == [list(range(3, 9)), list(range(8)), []]
+    assert numbers(5.9) == [list(range(4, 8)), list(range(7)), []]
+    assert numbers(1000) == [list(range(12)), list(range(12)), []]
+    assert numbers(None) == [list(range(12))] * 3
+    kept = batches.read_slices(store, names, margin_mm=6, description="read")
+    assert kept.ranges() == {"case_00000": slice(0, 6), "case_00001": slice(6, 14)}
+    with pytest.raises(InputError, match="training_margin_mm: found 6, but none of 1 cases shows a kidney"):
+        batches.read_slices(store, ["case_00002"], margin_mm=6, description="read")
+
+
+def test_a_store_from_before_framing_and_crop_is_opened(folder):
+    store = prepare(_settings(folder)).store
+    path = store.folder / "store.json"
+    content = json.loads(path.read_text())
+    for name in ("framing", "crop", "pixel_spacing_mm"):
+        del content["settings"][name]
+    path.write_text(json.dumps(content))
+    assert slices.PreparedStore.open(store.folder).settings == store.settings
+
+
+def test_a_spaced_store_says_which_scan_got_larger_pixels(folder):
+    settings = _settings(folder, framing="spacing", crop="body", pixel_spacing_mm=1.0).select(PreprocessingSettings)
+    case = cases.find_cases(folder / "cases")[0]
+    note = slices.prepare_case(case, digest="a", store=folder / "store", settings=settings)
+    # the body is 0.9 x 64 pixels of 0.8 mm wide: 46 mm, and a little for the coarse grid, in a square of 32 mm
+    assert "imaging.nii.gz: the crop does not fit into 32 x 32 mm: pixels of 1.48 mm instead of 1" in note
+    record = json.loads((folder / "store/cases/case_00000.json").read_text())
+    assert record["frame"]["pixel_spacing_mm"] == pytest.approx(1.48, abs=0.01)

@@ -55,19 +55,6 @@ def test_every_orientation_is_read_the_same_and_written_back(codes, tmp_path):
     np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(original.dataobj) % 3)
 
 
-@pytest.mark.parametrize("codes", ["RAS", "IPL", "SRP"])
-def test_reorient_is_undone_by_its_opposite(codes):
-    array = _house_image()
-    there = volumes.reorient(array, source="IPL", target=codes)
-    np.testing.assert_array_equal(volumes.reorient(there, source=codes, target="IPL"), array)
-
-
-@pytest.mark.parametrize("codes", ["RAX", "RRS", "RA", "ras", ""])
-def test_reorient_refuses_codes_that_are_none(codes):
-    with pytest.raises(InputError, match="expected three axis codes"):
-        volumes.reorient(_house_image(), source=codes, target="IPL")
-
-
 def test_an_oblique_affine_is_kept(tmp_path):
     angle = np.deg2rad(12)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])

@@ -1,5 +1,7 @@
 """A predictor gives a label map on the scan's grid, whatever the batch, and comes back as it was saved."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from kits_ml.config import PreprocessingSettings
 from kits_ml.errors import InputError
 from kits_ml.inference.predictor import Predictor, read_description
-from tests.conftest import body
+from tests.conftest import body, lopsided
 
 SETTINGS = PreprocessingSettings(image_size=32)
 
@@ -39,6 +41,40 @@ def test_the_type_does_not_matter(model, dtype):
     image, _ = body()
     predictor = Predictor(model, SETTINGS)
     np.testing.assert_array_equal(predictor.segment(image.astype(dtype)), predictor.segment(image))
+
+
+@pytest.mark.parametrize("flip", [(), (1,), (2,)])
+def test_a_common_spacing_is_undone_on_the_scans_grid(model, flip):
+    settings = PreprocessingSettings(framing="spacing", crop="body", image_size=32, pixel_spacing_mm=5.0)
+    image, label_map = lopsided((4, 150, 130), (3.0, 0.7, 1.0), noise_hu=0)
+    image[label_map == 2] = 180
+    image[image == 200] = -1000  # no table: it is as bright as a kidney
+    found = Predictor(model, settings).segment(np.flip(image, flip), spacing_mm=(3.0, 0.7, 1.0))
+    found = np.flip(found, flip)
+    assert found.shape == image.shape
+    # pixels of 5 mm: 7 rows and 5 columns each, so edges are rough, but nothing is shifted
+    centre_true, centre = (np.argwhere(one > 0).mean(axis=0) for one in (label_map, found))
+    np.testing.assert_allclose(centre, centre_true, atol=0.5)
+    assert 2 * ((label_map > 0) & (found > 0)).sum() / ((label_map > 0).sum() + (found > 0).sum()) > 0.85
+
+
+def test_a_spacing_is_asked_for_where_it_is_needed(model):
+    image, _ = body()
+    settings = PreprocessingSettings(framing="spacing", image_size=32)
+    with pytest.raises(InputError, match="spacing_mm: found none, expected the distances between slices, rows and"):
+        Predictor(model, settings).segment(image)
+    plain = Predictor(model, SETTINGS)
+    np.testing.assert_array_equal(plain.segment(image, spacing_mm=(3, 1, 1)), plain.segment(image))
+
+
+def test_a_model_from_before_framing_and_crop_is_loaded(model, tmp_path):
+    Predictor(model, SETTINGS).save(tmp_path)
+    path = tmp_path / "model.json"
+    content = json.loads(path.read_text())
+    for name in ("framing", "crop", "pixel_spacing_mm"):
+        del content["preprocessing"][name]
+    path.write_text(json.dumps(content))
+    assert Predictor.load(tmp_path).settings == SETTINGS
 
 
 def test_what_is_saved_comes_back(model, tmp_path):

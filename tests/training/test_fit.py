@@ -52,6 +52,12 @@ def test_the_same_seed_gives_the_same_course():
     assert first == second
 
 
+def test_balanced_sampling_draws_other_batches():
+    short = dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3)
+    plain, balanced = (_fit(dataclasses.replace(short, balanced_sampling=on))[1].history for on in (False, True))
+    assert plain["loss"] != balanced["loss"]
+
+
 def test_callbacks_see_the_validation_scores():
     seen = []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))

@@ -18,7 +18,7 @@ class _Bright:
     def load(cls, folder, *, batch_size):
         return cls()
 
-    def segment(self, array, *, progress):
+    def segment(self, array, *, spacing_mm, progress):
         return (array > 0).astype(np.uint8)
 
 

@@ -1,0 +1,52 @@
+"""The registered model turns the array and its spacing alike."""
+
+import warnings
+
+import numpy as np
+import pytest
+from mlflow.models.utils import _enforce_params_schema
+
+from kits_ml.errors import InputError
+from kits_ml.tracking.registry import SIGNATURE
+
+
+class _Recorder:
+    """In place of a predictor: gives the image back as labels and keeps what it was called with."""
+
+    def segment(self, image, *, spacing_mm=None):
+        self.shape, self.spacing_mm = image.shape, spacing_mm
+        return image.astype(np.uint8)
+
+
+@pytest.fixture
+def model():
+    with warnings.catch_warnings(action="ignore"):  # MLflow's advice on type hints
+        from kits_ml.tracking import pyfunc_model
+    model = pyfunc_model.KitsModel()
+    model.predictor = _Recorder()
+    return model
+
+
+def _predict(model, image: np.ndarray, **params) -> np.ndarray:
+    return model.predict(None, image, _enforce_params_schema(params, SIGNATURE.params))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "spacing_mm", "shape"), [("IPL", [5, 2, 3], (2, 3, 4)), ("RAS", [3, 2, 5], (4, 3, 2))]
+)
+def test_spacing_goes_with_its_axis(model, orientation, spacing_mm, shape):
+    image = np.arange(24, dtype=np.float32).reshape(shape)
+    found = _predict(model, image, orientation=orientation, spacing_mm=spacing_mm)
+    np.testing.assert_array_equal(found, image)
+    # slices 5 mm, rows 2 mm, columns 3 mm, whatever the order they came in
+    assert (model.predictor.shape, model.predictor.spacing_mm) == ((2, 3, 4), (5, 2, 3))
+
+
+def test_without_spacing_the_predictor_gets_none(model):
+    _predict(model, np.zeros((2, 3, 4), np.float32))
+    assert model.predictor.spacing_mm is None
+
+
+def test_two_sizes_are_refused(model):
+    with pytest.raises(InputError, match="spacing_mm: found 2 values, expected 3"):
+        _predict(model, np.zeros((2, 3, 4), np.float32), spacing_mm=[1.0, 2.0])
