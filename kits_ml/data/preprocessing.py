@@ -2,8 +2,8 @@
 
 The report's MONAI chain, `CropForegroundd`, `ScaleIntensityRanged`, `AdjustContrastd`, `Resized`, is kept literally
 as `monai_chain`. The production path computes the same in one pass over the slices, in blocks: a table from HU to
-grey (the window and gamma depend on the value alone) and an area resize by matrix products. Tests hold the two
-together.
+grey (the window and gamma depend on the value alone) and an area resize that adds up whole numbers. Tests hold the
+two together.
 
 Where the literal words cannot be followed: labels are resized by `nearest` (the default `area` makes fractional
 labels), and intensities are clipped to the window before gamma (else one metal voxel changes the contrast of the
@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import resampling
+from kits_ml.data import blocks, resampling
+from kits_ml.data.area import area_means
 from kits_ml.errors import InputError
 
-BLOCK_SLICES = 8
+#: Slices that are resized together. Many, for they lie together in memory; not all, for the cache is small.
+BLOCK_SLICES = 160
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +75,11 @@ def find_frame(image: np.ndarray, settings: PreprocessingSettings) -> Frame:
     Raises:
         InputError: no voxel lies above the threshold.
     """
-    any_row = np.zeros(image.shape[1], bool)
-    any_column = np.zeros(image.shape[2], bool)
-    for block in _blocks(image):
-        above = (block > settings.foreground_hu).any(axis=0)
-        any_row |= above.any(axis=1)
-        any_column |= above.any(axis=0)
+    highest = image.max(axis=0)  # over the slices, which lie together in memory: one quick pass
+    any_row, any_column = ((highest > settings.foreground_hu).any(axis=axis) for axis in (1, 0))
     if not any_row.any():
         raise InputError(
-            f"no foreground: all voxels are at most {settings.foreground_hu:g} HU (found up to {image.max():g}), "
+            f"no foreground: all voxels are at most {settings.foreground_hu:g} HU (found up to {highest.max():g}), "
             "expected a body; is the image in HU?"
         )
     rows, columns = (
@@ -94,7 +92,7 @@ def find_frame(image: np.ndarray, settings: PreprocessingSettings) -> Frame:
         columns=columns,
         image_size=settings.image_size,
         lowest_hu=float(window.min()),
-        highest_hu=float(window.max()),
+        highest_hu=float(highest[slice(*rows), slice(*columns)].max()),
     )
 
 
@@ -109,11 +107,11 @@ def prepare_image(image: np.ndarray, frame: Frame, settings: PreprocessingSettin
         `(block, image_size, image_size)` uint8 grey values; 255 is the top of the window.
     """
     to_grey = _HuToGrey(frame, settings)
-    row_weights = resampling.area_weights(frame.num_rows, frame.image_size)
-    column_weights = resampling.area_weights(frame.num_columns, frame.image_size)
-    for block in _blocks(frame.crop(image)):
-        resized = resampling.resize_slices(to_grey(block), row_weights, column_weights)
-        yield np.rint(resized, out=resized).astype(np.uint8)
+    window = frame.crop(image)
+    for block in np.array_split(window, -(-len(window) // BLOCK_SLICES)):
+        resized = area_means(block.transpose(2, 1, 0), frame.image_size, to_grey)  # (columns, rows, slices)
+        slices_first = resized.transpose(2, 1, 0)
+        yield blocks.turn(slices_first, out=np.empty(slices_first.shape, np.uint8))
 
 
 def prepare_labels(label_map: np.ndarray, frame: Frame) -> np.ndarray:
@@ -127,7 +125,8 @@ def prepare_labels(label_map: np.ndarray, frame: Frame) -> np.ndarray:
     """
     rows = frame.rows[0] + resampling.nearest_index(frame.num_rows, frame.image_size)
     columns = frame.columns[0] + resampling.nearest_index(frame.num_columns, frame.image_size)
-    return np.ascontiguousarray(label_map[:, rows[:, None], columns[None, :]])
+    picked = label_map.transpose(2, 1, 0)[columns[:, None], rows].transpose(2, 1, 0)  # columns first, as files lie
+    return blocks.turn(picked, out=np.empty(picked.shape, label_map.dtype))
 
 
 def network_input(grey: np.ndarray) -> np.ndarray:
@@ -202,13 +201,22 @@ class _HuToGrey:
     def __init__(self, frame: Frame, settings: PreprocessingSettings):
         self.settings = settings
         self.lowest, self.highest = (self._scale(np.float32(hu)) for hu in (frame.lowest_hu, frame.highest_hu))
-        every_int16 = np.arange(1 << 16, dtype=np.uint16).view(np.int16)
-        self.table = self._grey(every_int16.astype(np.float32))
+        limits = np.iinfo(np.int16)
+        # one more on either side: beyond the window all is as at its ends
+        first, last = np.clip(
+            [settings.window_min_hu - 1, settings.window_max_hu + 1], limits.min, limits.max
+        ).astype(int)
+        self.first = int(first)
+        self.table = self._grey(np.arange(first, last + 1, dtype=np.float32))
 
-    def __call__(self, block: np.ndarray) -> np.ndarray:
-        if block.dtype == np.int16:
-            return self.table.take(block.view(np.uint16))
-        return self._grey(block.astype(np.float32))
+    def __call__(self, hu: np.ndarray, out: np.ndarray) -> None:
+        """Writes the grey values of HU of any shape into a float32 array of the same shape."""
+        if hu.dtype == np.int16:
+            index = hu.astype(np.intp)
+            index -= self.first
+            self.table.take(index, out=out, mode="clip")
+        else:
+            out[:] = self._grey(hu.astype(np.float32))
 
     def _scale(self, hu: np.ndarray) -> np.ndarray:
         low, high = np.float32(self.settings.window_min_hu), np.float32(self.settings.window_max_hu)
@@ -218,9 +226,3 @@ class _HuToGrey:
         span = self.highest - self.lowest
         relative = np.clip((self._scale(hu) - self.lowest) / (span + np.float32(1e-7)), 0, 1)
         return (relative ** np.float32(self.settings.gamma) * span + self.lowest) * np.float32(255)
-
-
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Contiguous copies of a few slices at a time (files store slices fastest, so a copy pays)."""
-    for start in range(0, len(array), BLOCK_SLICES):
-        yield np.ascontiguousarray(array[start : start + BLOCK_SLICES])
