@@ -265,8 +265,14 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    payload = _image(stored, geometry).to_bytes()
-    files.write_bytes(path, igzip.compress(payload, 2, mtime=0) if path.name.endswith(".gz") else payload)
+    image = _image(stored, geometry)
+    with files.open_to_write(path) as stream:
+        if not path.name.endswith(".gz"):
+            image.to_stream(stream)
+            return
+        # slice by slice, so that no second volume is in memory; no time and no name, so that equal voxels are equal
+        with igzip.IGzipFile("", "wb", 2, stream, mtime=0) as packed:
+            image.to_stream(packed)
 
 
 def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
