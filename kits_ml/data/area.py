@@ -55,7 +55,7 @@ class _RowSums:
     """Adds up the rows that each output row covers.
 
     Attributes:
-        counts: rows that each output row covers, `(size_out, )` float32.
+        counts: rows that each output row covers, `(size_out,)` float32.
         most: the largest of them.
     """
 
