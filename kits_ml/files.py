@@ -6,21 +6,29 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def write_bytes(path: Path, payload: bytes) -> None:
-    """Writes beside the target and renames, so that a reader never sees half a file."""
+@contextlib.contextmanager
+def open_to_write(path: Path) -> Iterator[BinaryIO]:
+    """A file beside the target that takes its place in the end, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_bytes(payload)
+        with temporary.open("wb") as stream:
+            yield stream
         temporary.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def write_bytes(path: Path, payload: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    with open_to_write(path) as stream:
+        stream.write(payload)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -54,7 +55,7 @@ def _outcomes(
         return
     # spawn: a fork of a process with TensorFlow's or PyTorch's threads can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context, initializer=_one_thread) as pool:
         futures = {pool.submit(_attempt, function, arguments): name for name, arguments in tasks.items()}
         try:
             for future in as_completed(futures):
@@ -62,6 +63,15 @@ def _outcomes(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _one_thread() -> None:
+    """Processes are what runs side by side here; threads of each would only take turns.
+
+    Numerical libraries read this when they are imported, which a fresh process does with its first task.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def _attempt(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kits_ml.data import images, nnunet, volumes
+from kits_ml.data.partial import sha256_of
 from kits_ml.errors import InputError
 
 IMAGE_NAME = "imaging.nii.gz"
@@ -49,20 +50,23 @@ class Case:
         """Whether the label map's numbers are other than KiTS's own."""
         return any(value != kits for value, kits in (self.label_values or {}).items())
 
-    def digest(self) -> str:
+    def source_files(self) -> list[Path]:
+        """The files it consists of, those that are there."""
+        return [file for path in (self.image_path, self.labels_path) for file in images.image_files(path)]
+
+    def digest(self, sha256: Callable[[Path], str] = sha256_of) -> str:
         """Digest of all files' bytes, and of what their labels mean where that is not KiTS's own, hexadecimal.
 
-        A missing file counts as empty. So the same files have the same digest in any layout.
+        A missing file counts as none. So the same files have the same digest in any layout.
+
+        Args:
+            sha256: gives a file's SHA-256, from `manifest.Manifest` where not every file shall be read.
         """
         digest = hashlib.blake2b(digest_size=16)
         for path in (self.image_path, self.labels_path):
             digest.update(b"\0file\0")
-            for number, file in enumerate(images.image_files(path)):
-                if number:
-                    digest.update(b"\0slice\0")
-                with file.open("rb") as stream:
-                    while block := stream.read(1 << 22):
-                        digest.update(block)
+            for file in images.image_files(path):
+                digest.update(sha256(file).encode())
         if self.renumbers:
             digest.update(b"\0labels\0" + json.dumps(sorted(self.label_values.items())).encode())
         return digest.hexdigest()

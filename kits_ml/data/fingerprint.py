@@ -13,6 +13,7 @@ import numpy as np
 from kits_ml import labels
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, volumes
+from kits_ml.data.blocks import contiguous_blocks
 from kits_ml.errors import InputError
 
 #: Raised whenever the same files would give another fingerprint.
@@ -25,7 +26,7 @@ PERCENTILES = {"p00_5": 0.5, "p05": 5.0, "p50": 50.0, "p95": 95.0, "p99_5": 99.5
 HISTOGRAM_EDGES_HU = tuple(range(-200, 401, 10))
 
 #: Slices that are looked at together: some megabytes.
-_BLOCK = 8
+_BLOCK = 32
 
 _INT16 = np.iinfo(np.int16)
 
@@ -253,9 +254,8 @@ def _measure(voxels: np.ndarray, label_map: np.ndarray | None) -> _Measured:
     histograms = {label: _Histogram() for label in (None, *tissues)}
     shows = {label: np.zeros(len(voxels), bool) for label in tissues}
     digest = hashlib.blake2b(f"{voxels.shape}{voxels.dtype.name}".encode(), digest_size=16)
-    for first in range(0, len(voxels), _BLOCK):
-        part = slice(first, first + _BLOCK)
-        block = np.ascontiguousarray(voxels[part])
+    for number, block in enumerate(contiguous_blocks(voxels, _BLOCK)):
+        part = slice(number * _BLOCK, (number + 1) * _BLOCK)
         digest.update(block)
         histograms[None].add(block)
         if label_map is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kits_ml.data.blocks import contiguous_blocks
 from kits_ml.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ def slice_digests(image: np.ndarray) -> list[str]:
     """
     limits = np.iinfo(np.int16)
     found = set()
-    for one in image:
-        if one.max() <= BLANK_BELOW_HU or one.min() == one.max():
+    for one in (one for block in contiguous_blocks(image) for one in block):
+        highest = one.max()
+        if highest <= BLANK_BELOW_HU or one.min() == highest:
             continue
         if one.dtype != np.int16:
             one = np.clip(np.rint(one), limits.min, limits.max).astype(np.int16)
         digest = hashlib.blake2b(str(one.shape).encode(), digest_size=8)
-        digest.update(np.ascontiguousarray(one))
+        digest.update(one)
         found.add(digest.hexdigest())
     return sorted(found)
 

@@ -2,8 +2,8 @@
 
 The report's MONAI chain, `CropForegroundd`, `ScaleIntensityRanged`, `AdjustContrastd`, `Resized`, is kept literally
 as `monai_chain`. The production path computes the same in one pass over the slices, in blocks: a table from HU to
-grey (the window and gamma depend on the value alone) and an area resize by matrix products. Tests hold the two
-together.
+grey (the window and gamma depend on the value alone) and an area resize that adds up whole numbers. Tests hold the
+two together.
 
 Where the literal words cannot be followed: labels are resized by `nearest` (the default `area` makes fractional
 labels), and intensities are clipped to the window before gamma (else one metal voxel changes the contrast of the
@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import resampling
+from kits_ml.data import blocks, resampling
+from kits_ml.data.area import area_means
 from kits_ml.data.frames import Frame
 from kits_ml.labels import BACKGROUND
 
-BLOCK_SLICES = 8
+#: Slices that are resized together. Many, for they lie together in memory; not all, for the cache is small.
+BLOCK_SLICES = 160
 
 
 def prepare_image(image: np.ndarray, frame: Frame, settings: PreprocessingSettings) -> Iterator[np.ndarray]:
@@ -37,9 +39,22 @@ def prepare_image(image: np.ndarray, frame: Frame, settings: PreprocessingSettin
         `(block, image_size, image_size)` uint8 grey values; 255 is the top of the window.
     """
     to_grey = _HuToGrey(frame, settings)
-    row_weights, column_weights = frame.image_weights()
-    for block in _blocks(frame.crop(image)):
-        resized = resampling.resize_slices(to_grey(block), row_weights, column_weights)
+    window = frame.crop(image)
+    if frame.pixel_spacing_mm is not None:
+        yield from _resized_to_spacing(window, frame, to_grey)
+        return
+    for block in np.array_split(window, -(-len(window) // BLOCK_SLICES)):
+        resized = area_means(block.transpose(2, 1, 0), frame.image_size, to_grey)  # (columns, rows, slices)
+        slices_first = resized.transpose(2, 1, 0)
+        yield blocks.turn(slices_first, out=np.empty(slices_first.shape, np.uint8))
+
+
+def _resized_to_spacing(window: np.ndarray, frame: Frame, to_grey: _HuToGrey) -> Iterator[np.ndarray]:
+    weights = frame.image_weights()
+    for block in blocks.contiguous_blocks(window):
+        grey = np.empty(block.shape, np.float32)
+        to_grey(block, grey)
+        resized = resampling.resize_slices(grey, *weights)
         yield np.rint(resized, out=resized).astype(np.uint8)
 
 
@@ -56,7 +71,8 @@ def prepare_labels(label_map: np.ndarray, frame: Frame) -> np.ndarray:
         (np.clip(index, 0, size - 1), (index >= 0) & (index < size))
         for index, size in zip(frame.label_index(), frame.shape[1:], strict=True)
     )
-    labels = np.ascontiguousarray(label_map[:, rows[:, None], columns[None, :]])
+    picked = label_map.transpose(2, 1, 0)[columns[:, None], rows].transpose(2, 1, 0)  # columns first, as files lie
+    labels = blocks.turn(picked, out=np.empty(picked.shape, label_map.dtype))
     labels[:, ~(rows_there[:, None] & columns_there[None, :])] = BACKGROUND
     return labels
 
@@ -131,13 +147,22 @@ class _HuToGrey:
     def __init__(self, frame: Frame, settings: PreprocessingSettings):
         self.settings = settings
         self.lowest, self.highest = (self._scale(np.float32(hu)) for hu in (frame.lowest_hu, frame.highest_hu))
-        every_int16 = np.arange(1 << 16, dtype=np.uint16).view(np.int16)
-        self.table = self._grey(every_int16.astype(np.float32))
+        limits = np.iinfo(np.int16)
+        # one more on either side: beyond the window all is as at its ends
+        first, last = np.clip(
+            [settings.window_min_hu - 1, settings.window_max_hu + 1], limits.min, limits.max
+        ).astype(int)
+        self.first = int(first)
+        self.table = self._grey(np.arange(first, last + 1, dtype=np.float32))
 
-    def __call__(self, block: np.ndarray) -> np.ndarray:
-        if block.dtype == np.int16:
-            return self.table.take(block.view(np.uint16))
-        return self._grey(block.astype(np.float32))
+    def __call__(self, hu: np.ndarray, out: np.ndarray) -> None:
+        """Writes the grey values of HU of any shape into a float32 array of the same shape."""
+        if hu.dtype == np.int16:
+            index = hu.astype(np.intp)
+            index -= self.first
+            self.table.take(index, out=out, mode="clip")
+        else:
+            out[:] = self._grey(hu.astype(np.float32))
 
     def _scale(self, hu: np.ndarray) -> np.ndarray:
         low, high = np.float32(self.settings.window_min_hu), np.float32(self.settings.window_max_hu)
@@ -147,9 +172,3 @@ class _HuToGrey:
         span = self.highest - self.lowest
         relative = np.clip((self._scale(hu) - self.lowest) / (span + np.float32(1e-7)), 0, 1)
         return (relative ** np.float32(self.settings.gamma) * span + self.lowest) * np.float32(255)
-
-
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Contiguous copies of a few slices at a time (files store slices fastest, so a copy pays)."""
-    for start in range(0, len(array), BLOCK_SLICES):
-        yield np.ascontiguousarray(array[start : start + BLOCK_SLICES])

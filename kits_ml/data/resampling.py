@@ -8,18 +8,24 @@ from functools import lru_cache
 import numpy as np
 
 
+def area_windows(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which input samples each output sample covers in PyTorch's and MONAI's mode `area`.
+
+    Returns:
+        The first sample, `floor(i n / m)`, and the one past the last, `ceil((i + 1) n / m)`; `(size_out,)` int64.
+    """
+    index = np.arange(size_out)
+    return index * size_in // size_out, -((-(index + 1) * size_in) // size_out)
+
+
 @lru_cache(maxsize=64)
 def area_weights(size_in: int, size_out: int) -> np.ndarray:
-    """Mean over the samples that each output sample covers, as PyTorch's and MONAI's mode `area`.
-
-    Output sample `i` is the mean of the input samples `floor(i n / m)` to `ceil((i + 1) n / m) - 1`.
+    """Mean over the samples that each output sample covers, see `area_windows`.
 
     Returns:
         `(size_out, size_in)` float32.
     """
-    index = np.arange(size_out)
-    starts = index * size_in // size_out
-    stops = -((-(index + 1) * size_in) // size_out)
+    starts, stops = area_windows(size_in, size_out)
     samples = np.arange(size_in)
     covered = (samples >= starts[:, None]) & (samples < stops[:, None])
     return _frozen(covered / covered.sum(axis=1, keepdims=True))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -33,7 +32,7 @@ from PIL import Image
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import frames, patients, preprocessing, volumes
+from kits_ml.data import frames, patients, png, preprocessing, volumes
 from kits_ml.errors import InputError
 from kits_ml.labels import BACKGROUND, LABEL_NAMES, TUMOUR
 
@@ -89,7 +88,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
             "spacing_mm": list(image.spacing_mm),
             "tumour_ml": volumes.volume_ml(label_map, TUMOUR),
             "slice_digests": patients.slice_digests(image.array),
-            "pixels": [np.bincount(one.ravel(), minlength=len(LABEL_NAMES)).tolist() for one in labels],
+            "pixels": _pixels_per_class(labels),
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
@@ -273,9 +272,13 @@ def _publish(scratch: Path, store: Path, name: str) -> None:
 def _write_pngs(folder: Path, slices: np.ndarray, first: int) -> None:
     folder.mkdir(exist_ok=True)
     for number, pixels in enumerate(slices, start=first):
-        png = io.BytesIO()
-        Image.fromarray(pixels).save(png, "PNG", compress_level=1)
-        (folder / f"{number:04d}.png").write_bytes(png.getvalue())
+        (folder / f"{number:04d}.png").write_bytes(png.encode(pixels))
+
+
+def _pixels_per_class(labels: np.ndarray) -> list[list[int]]:
+    """Of each slice; counted class by class, for `bincount` turns each pixel into eight bytes first."""
+    counts = [np.count_nonzero(labels == label, axis=(1, 2)) for label in LABEL_NAMES]
+    return np.transpose(counts).tolist()
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -8,18 +8,17 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 from nibabel import orientations
 
 from kits_ml import files, labels
-from kits_ml.data import label_values
+from kits_ml.data import voxels
 from kits_ml.errors import InputError
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
@@ -32,8 +31,6 @@ _PLACEMENT_FIELDS = (
     *("qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
-
-_UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +143,7 @@ def read_image(path: str | Path) -> Volume:
     path = Path(path)
     image = _open_nifti(path)
     geometry = _geometry(image, path)
-    array = _read_voxels(image, path)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        num_bad = int(array.size - np.isfinite(array).sum())
-        raise InputError(f"{path}: {num_bad} of {array.size} voxels are NaN or infinite; expected HU values")
-    if array.dtype.kind in "iu" and array.dtype != np.int16 and _fits_int16(array):
-        array = array.astype(np.int16)
-    elif array.dtype.kind not in "iu" or array.dtype != np.int16:
-        array = array.astype(np.float32, copy=False)
+    array = voxels.read_hu(image, path)
     return Volume(array=geometry.to_house(array), geometry=geometry, path=path)
 
 
@@ -174,7 +164,7 @@ def read_label_map(path: str | Path, *, mapping: Mapping[int, int] | None = None
     path = Path(path)
     image = _open_nifti(path)
     geometry = _geometry(image, path)
-    array = label_values.to_kits(_read_voxels(image, path), path=path, mapping=mapping)
+    array = voxels.read_labels(image, path, mapping)
     note = ""
     if not keep_cysts and array.max() == labels.KITS23_CYST:
         cyst = array == labels.KITS23_CYST
@@ -219,7 +209,10 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) 
 
 def volume_ml(label_map: Volume, *values: int) -> float:
     """Volume of some label values in a label map, in millilitres."""
-    return float(np.isin(label_map.array, values).sum() * np.prod(label_map.spacing_mm) / 1000)
+    flat = label_map.array.ravel(order="K")
+    parts = (flat[first : first + (1 << 20)] for first in range(0, flat.size, 1 << 20))  # they fit into the cache
+    num_voxels = sum(np.count_nonzero(part == value) for part in parts for value in set(values))
+    return float(num_voxels * np.prod(label_map.spacing_mm) / 1000)
 
 
 def _open_nifti(path: Path) -> nib.Nifti1Pair:
@@ -228,8 +221,8 @@ def _open_nifti(path: Path) -> nib.Nifti1Pair:
     try:
         with warnings.catch_warnings(action="ignore"):  # MINC headers make nibabel warn before they are refused
             image = nib.load(path)
-    except (*_UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise InputError(f"{path}: not a readable NIfTI file ({_first_line(error)})") from error
+    except (*voxels.UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise InputError(f"{path}: not a readable NIfTI file ({voxels.first_line(error)})") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: found {type(image).__name__}, expected NIfTI (.nii.gz or .nii)")
     return image
@@ -247,58 +240,20 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
     return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
 
 
-def _read_voxels(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
-    """Voxels in the file's axis order, Fortran-contiguous, scaled; integers stay integers where scaling allows."""
-    header = image.header
-    dtype, shape = header.get_data_dtype(), image.shape[:3]
-    if dtype.names or dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels of type {dtype}, expected plain numbers")
-    try:
-        if path.name.endswith(".nii.gz"):
-            array = np.empty(shape, dtype, order="F")
-            _gunzip_into(path, array, offset=int(image.dataobj.offset))
-        else:
-            array = np.array(image.dataobj.get_unscaled(), order="F").reshape(shape, order="F")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: its voxels are missing, expected {Path(error.filename).name} beside it") from error
-    except (*_UNREADABLE, ValueError) as error:
-        raise InputError(f"{path}: truncated or damaged ({_first_line(error)})") from error
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    if dtype.byteorder not in "=|" and not dtype.isnative:
-        array = array.astype(dtype.newbyteorder("="))
-    if (slope, intercept) == (1.0, 0.0):
-        return array
-    if array.dtype.kind in "iu" and slope == int(slope) and intercept == int(intercept):
-        scaled = array.astype(np.int32)
-        scaled *= int(slope)
-        scaled += int(intercept)
-        return scaled
-    return (array * np.float32(slope) + np.float32(intercept)).astype(np.float32, copy=False)
-
-
-def _gunzip_into(path: Path, array: np.ndarray, *, offset: int) -> None:
-    """Unpacks straight into the array: one copy of the volume in memory, however large."""
-    with igzip.open(path, "rb") as stream:
-        stream.read(offset)
-        buffer = memoryview(array.reshape(-1, order="F")).cast("B")
-        filled = 0
-        while filled < len(buffer):
-            num_read = stream.readinto(buffer[filled:])
-            if not num_read:
-                raise EOFError(f"{filled} of {len(buffer)} bytes of voxels")
-            filled += num_read
-        while stream.read(1 << 20):  # to the end, so that the checksum is checked
-            pass
-
-
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    payload = _image(stored, geometry).to_bytes()
-    files.write_bytes(path, igzip.compress(payload, 2, mtime=0) if path.name.endswith(".gz") else payload)
+    image = _image(stored, geometry)
+    with files.open_to_write(path) as stream:
+        if not path.name.endswith(".gz"):
+            image.to_stream(stream)
+            return
+        # slice by slice, so that no second volume is in memory; no time and no name, so that equal voxels are equal
+        with igzip.IGzipFile("", "wb", 2, stream, mtime=0) as packed:
+            image.to_stream(packed)
 
 
 def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
@@ -314,12 +269,3 @@ def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
     image.header["pixdim"][:4] = geometry.header["pixdim"][:4]
     # without an affine of its own the image takes the header's, bit for bit
     return cls(stored, None, image.header)
-
-
-def _fits_int16(array: np.ndarray) -> bool:
-    limits = np.iinfo(np.int16)
-    return bool(array.min() >= limits.min and array.max() <= limits.max)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,6 +15,7 @@ from kits_ml import files
 from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SelectionSettings, SplitSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import patients, slices, splits
+from kits_ml.data.manifest import Manifest
 from kits_ml.data.selection import Selection
 from kits_ml.errors import CasesFailedError
 from kits_ml.workers import run_cases
@@ -27,6 +28,9 @@ PHANTOM_FOLDER = "data/phantom-small"
 
 #: In the folder of the prepared stores: what selection measured, by the digest of the case.
 FINGERPRINTS_JSON = "fingerprints.json"
+
+#: There too: size, modification time and SHA-256 of each source file.
+MANIFEST_JSON = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
     """
     folder = settings.data or make_phantom_cases(settings.num_workers)
     cases = {case.name: case for case in case_files.find_cases(folder)}
-    digests, _ = run_cases(
-        case_files.Case.digest,
-        {name: {"self": case} for name, case in cases.items()},
-        num_workers=1,
-        description="digest",
-    )
+    digests = _digests(cases, settings)
     selection, unreadable = select_cases(
         cases,
         digests,
@@ -96,6 +95,14 @@ def prepare(settings: PrepareSettings) -> Prepared:
     return Prepared(cases=good, store=store, split=split, selection=selection, split_path=split_path)
 
 
+def _digests(cases: Mapping[str, case_files.Case], settings: PrepareSettings) -> dict[str, str]:
+    """Each case's digest; files that are noted in the manifest are not read."""
+    manifest = Manifest(Path(settings.prepared) / MANIFEST_JSON)
+    source_files = [file for case in cases.values() for file in case.source_files()]
+    sha256 = manifest.sha256(source_files, num_threads=settings.num_workers)
+    return {name: case.digest(sha256.__getitem__) for name, case in cases.items()}
+
+
 def _fill_store(
     cases: Mapping[str, case_files.Case], digests: Mapping[str, str], settings: PrepareSettings
 ) -> tuple[Path, dict[str, str]]:
@@ -104,7 +111,8 @@ def _fill_store(
     store_path = Path(settings.prepared) / slices.store_digest(digests, preprocessing)
     missing = {
         name: {"case": case, "digest": digests[name], "store": store_path, "settings": preprocessing}
-        for name, case in cases.items()
+        # the largest first, so that no worker is left alone with it in the end
+        for name, case in sorted(cases.items(), key=lambda item: -_num_bytes(item[1]))
         if not slices.link_case(name, digest=digests[name], store=store_path, settings=preprocessing)
     }
     _remove_stale_scratch(store_path)
@@ -112,6 +120,10 @@ def _fill_store(
     for note in filter(None, notes.values()):
         log.info("%s", note)
     return store_path, failures
+
+
+def _num_bytes(case: case_files.Case) -> int:
+    return sum(file.stat().st_size for file in case.source_files())
 
 
 def _write_split(store: slices.PreparedStore, split: splits.Split, settings: SplitSettings) -> Path:

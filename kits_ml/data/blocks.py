@@ -1,0 +1,43 @@
+"""A scan a few slices at a time, each slice contiguous: files lie across the slices in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+#: Rows that are turned together, so that source and target stay in the processor's cache.
+_ROWS = 4
+
+
+def contiguous_blocks(array: np.ndarray, num_slices: int = 32) -> Iterator[np.ndarray]:
+    """Yields the slices in contiguous copies, several times as fast as by `np.ascontiguousarray`.
+
+    Args:
+        array: `(slices, rows, columns)` in any memory order.
+        num_slices: slices a block. A cache line of int16 holds 32: fewer make every line be fetched repeatedly.
+
+    Yields:
+        `(block, rows, columns)`, C order; the same memory each time where the block's size is, so use it or copy it.
+    """
+    block = np.empty((0, *array.shape[1:]), array.dtype)
+    for first in range(0, len(array), num_slices):
+        part = array[first : first + num_slices]
+        if len(block) != len(part):
+            block = np.empty(part.shape, array.dtype)
+        yield turn(part, out=block)
+
+
+def turn(array: np.ndarray, *, out: np.ndarray) -> np.ndarray:
+    """Copies between memory orders, some rows at a time.
+
+    Args:
+        array: of three axes, in any memory order.
+        out: of the same shape.
+
+    Returns:
+        `out`.
+    """
+    for row in range(0, array.shape[1], _ROWS):
+        out[:, row : row + _ROWS] = array[:, row : row + _ROWS]
+    return out
