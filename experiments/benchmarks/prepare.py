@@ -35,6 +35,10 @@ WORKER_CASES = 8
 WORKER_SLICES = 200
 FIXED_MIB = 600 * 1e6 / 2**20
 RESULT = Path(__file__).with_suffix(".md")
+BUSY = (
+    "**Others used the machine meanwhile**: two processes cannot be judged by these figures, and one process best by "
+    "its CPU seconds."
+)
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 
 
@@ -269,6 +273,8 @@ def main() -> None:
         lines += worker_table(cache / "many", scratch, arguments.repetitions)
         lines += ["", "One case, one process, one thread:", ""]
         lines += case_table(cases, scratch, arguments.repetitions)
+    if os.getloadavg()[0] > 1.5 or float(about.split("load ")[1].split()[0]) > 1.5:
+        lines.insert(0, BUSY + "\n")
     text = "\n".join(["# Preparing a case", "", *__doc__.splitlines()[2:], "", f"{about}.", "", *lines]) + "\n"
     RESULT.write_text(text)
     print(text)
