@@ -18,6 +18,7 @@ from kits_ml.labels import LABEL_NAMES, NUM_CLASSES, REGIONS
 from kits_ml.scores import composite_dice, score_case
 from kits_ml.training.batches import SliceArrays
 from kits_ml.training.metrics import validation_scores
+from kits_ml.trust import as_reported
 
 #: Distance between the known slices, rows and columns.
 SPACING_MM = (5.0, 1.0, 2.0)
@@ -31,6 +32,11 @@ _AVERAGE_OF_REGION = {"kidney": "kidney_region", "tumour": "tumour_label"}
 def metrics_in_use() -> list[Subject]:
     """The metrics that choose weights, and those that stand in the tables of evaluation."""
     return [validation_subject(), case_subject(), surface_subject()]
+
+
+def as_reported_subject() -> Subject:
+    """The report's metric as it most likely was used: one-hot labels, softmax, no argmax. It misreads."""
+    return keras_subject(keras.metrics.MeanIoU(num_classes=NUM_CLASSES), name=as_reported("mean_iou"), kind="iou")
 
 
 def validation_subject() -> Subject:
