@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kits_ml import __version__, config, runtime
-from kits_ml.errors import CasesFailedError, InputError
+from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError
 from kits_ml.options import takes_settings
 
 
@@ -19,7 +19,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
-        except InputError as error:
+        except (InputError, MetricMisreadsError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:  # no permission, a full disk: not a fault of the program
             if error.filename is None:
@@ -111,6 +111,14 @@ def evaluate(settings: config.EvaluateSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.SelftestSettings)
+def selftest(settings: config.SelftestSettings) -> None:
+    from kits_ml.workflows.selftest import selftest as run
+
+    _report_selftest(run(settings))
+
+
+@main.command()
 @takes_settings(config.RegisterSettings)
 def register(settings: config.RegisterSettings) -> None:
     from kits_ml.workflows.register import register as run
@@ -175,6 +183,14 @@ def _report_training(trained) -> None:
             f"  {python} -m kits_ml predict --model {trained.registered.uri} --image {trained.example_scan} "
             "--output seg.nii.gz --overlay overlay.png"
         )
+
+
+def _report_selftest(rows) -> None:
+    from kits_ml.evaluation.selftest import table
+
+    click.echo(table(rows))
+    num_metrics = len({row.metric for row in rows})
+    click.echo(f"\n{num_metrics} metric{'s' * (num_metrics > 1)}, {len(rows)} readings: all as theory says")
 
 
 def _report_registered(registered) -> None:

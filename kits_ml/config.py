@@ -213,6 +213,9 @@ class TrainSettings(PrepareSettings):
     run_name: str | None = setting(None, "name of the MLflow run; without one, the architecture's")
     model_name: str = setting("kits-unet", "name in the model registry")
     register: bool = setting(True, "register the model")
+    as_reported: bool = setting(
+        False, "also log the report's own metric, which misreads, under as_reported/; it never decides anything"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +239,33 @@ class EvaluateSettings(Settings):
     num_workers: int = setting(2, "worker processes", minimum=1)
     batch_size: int = setting(8, "slices the network takes at once", minimum=1)
     num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelftestSettings(Settings):
+    """Feed metrics known predictions and hold their readings to theory; exits non-zero where one misreads."""
+
+    metric: str | None = setting(
+        None, "a Keras metric by import path, such as keras.metrics:MeanIoU; without one, the metrics in use"
+    )
+    kind: Literal["iou", "dice", "accuracy"] = setting("iou", "what the metric measures")
+    arguments: str | None = setting(None, """the metric's arguments, YAML or JSON, such as '{"num_classes": 3}'""")
+    labels: Literal["one_hot", "sparse"] = setting("one_hot", "how it is given labels")
+    average: (
+        Literal[
+            "labels",
+            "foreground_labels",
+            "regions",
+            "kidney_region",
+            "background_label",
+            "kidney_label",
+            "tumour_label",
+        ]
+        | None
+    ) = setting(None, "what it averages over (labels: background too); without one, what its readings fit best")
+    pooling: Literal["pooled", "per_case"] = setting(
+        "pooled", "pooled: over the pixels of all patients; per_case: mean over patients, one an update"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

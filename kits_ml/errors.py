@@ -1,5 +1,8 @@
 """Errors whose message is meant for the person at the command line."""
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.
@@ -23,3 +26,18 @@ class CasesFailedError(InputError):
         lines = [f"{len(failures)} of {num_cases} cases failed:"]
         lines += [f"  {name}: {message}" for name, message in sorted(failures.items())]
         super().__init__("\n".join(lines))
+
+
+class MetricMisreadsError(Exception):
+    """A metric does not read what theory says: no number of this run could be believed.
+
+    Not an `InputError`, so that nothing that goes on after bad input goes on after this.
+
+    Args:
+        message: what misread, with the table.
+        rows: of the self-test, all of them.
+    """
+
+    def __init__(self, message: str, *, rows: Sequence[Any]):
+        self.rows = list(rows)
+        super().__init__(message)

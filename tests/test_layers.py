@@ -10,6 +10,7 @@ LEVELS = {
     "labels": 0,
     "config": 0,
     "settings": 0,
+    "trust": 0,
     "runtime": 0,
     "files": 0,
     "workers": 0,

@@ -115,7 +115,7 @@ def test_one_run_holds_curves_scores_and_pictures(run, client, project):
     for name in ("test_dice_kidney", "validation_iou_tumour", "test_composite_dice", "best_val_foreground_iou"):
         assert 0 <= run.data.metrics[name] <= 1
     for name in (
-        *("config.json", "split.json", "case_digests.json", "curves.png"),
+        *("config.json", "selftest.csv", "split.json", "case_digests.json", "curves.png"),
         *("test/scores.csv", "test/summary.json", "test/dice.png"),
         *("test/overlay_best.png", "test/overlay_median.png", "test/overlay_worst.png"),
     ):

@@ -12,10 +12,12 @@ from tqdm import tqdm
 from kits_ml import runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
+from kits_ml.training.as_reported import AsReported
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
 from kits_ml.training.losses import LOSSES
-from kits_ml.training.metrics import validation_scores
+from kits_ml.training.metrics import Observer, validation_scores
 from kits_ml.training.sampling import BalancedBatches
+from kits_ml.trust import require_trustworthy
 
 #: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
 SELECTION_METRIC = "val_foreground_iou"
@@ -56,9 +58,11 @@ def fit(
     Raises:
         InputError: the loss became NaN or infinite.
     """
+    reported = AsReported() if settings.as_reported else None
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate(settings)),
         loss=LOSSES[settings.loss],
+        metrics=[reported.training] if reported else None,
         jit_compile=runtime.jit_compile(),
     )
     draw = BalancedBatches if settings.balanced_sampling else ShuffledBatches
@@ -73,7 +77,8 @@ def fit(
         shuffle=False,
         callbacks=[
             StopOnBadLoss(),
-            Validation(validation, batch_size=settings.batch_size),
+            Validation(validation, batch_size=settings.batch_size, observe=reported.observe if reported else None),
+            *([reported] if reported else []),
             best,
             Progress(settings.epochs, settings.steps_per_epoch),
             *callbacks,
@@ -98,22 +103,27 @@ def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules
 class Validation(keras.callbacks.Callback):
     """Puts the validation patients' scores into the logs of each epoch."""
 
-    def __init__(self, slices: SliceArrays, *, batch_size: int):
+    def __init__(self, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None):
         super().__init__()
         self.slices = slices
         self.batch_size = batch_size
+        self.observe = observe
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = validation_scores(self.model, self.slices, batch_size=self.batch_size)
+        scores = validation_scores(self.model, self.slices, batch_size=self.batch_size, observe=self.observe)
         logs.update({f"val_{name}": value for name, value in scores.items()})
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the highest score; of equal ones, the first."""
+    """Keeps the weights of the epoch with the highest score; of equal ones, the first.
+
+    Raises:
+        InputError: a metric as reported, which may not choose.
+    """
 
     def __init__(self, metric: str):
         super().__init__()
-        self.metric = metric
+        self.metric = require_trustworthy(metric, use="choose weights")
         self.score, self.epoch, self.weights = -float("inf"), -1, None
 
     def on_epoch_end(self, epoch, logs=None):

@@ -10,12 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kits_ml import figures, runtime
+from kits_ml import figures, files, runtime
 from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, patients, volumes
 from kits_ml.errors import CasesFailedError, InputError
-from kits_ml.evaluation import aggregates, folders, tables
+from kits_ml.evaluation import aggregates, folders, selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
 from kits_ml.labels import REGIONS
 from kits_ml.scores import composite_dice, score_case
@@ -31,7 +31,7 @@ class Evaluated:
     Attributes:
         cases: scores by case, in order of names.
         summary: means, medians and intervals; see `aggregates.summarise`.
-        output: the folder with `scores.csv`, `summary.json` and pictures.
+        output: the folder with `scores.csv`, `summary.json` and pictures; from `evaluate` also `selftest.csv`.
     """
 
     cases: list[tables.CaseScores]
@@ -45,6 +45,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
     Raises:
         InputError: settings that don't go together, files that cannot be used, an output that exists.
         CasesFailedError: some cases failed; the scores of the others are written.
+        MetricMisreadsError: a metric does not read what theory says; nothing is scored.
     """
     by_model = settings.model is not None and settings.data is not None
     by_folders = settings.predictions is not None and settings.references is not None
@@ -54,6 +55,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
     output = Path(settings.output)
     if (output / tables.SCORES_CSV).exists() and not settings.overwrite:
         raise InputError(f"{output / tables.SCORES_CSV}: exists; expected a new folder, or --overwrite true")
+    tested = selftest.run_selftest(subjects.metrics_in_use())
     if by_folders:
         scored, failures = folders.score_folders(
             settings.predictions, settings.references, num_workers=settings.num_workers
@@ -64,6 +66,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
         cases = {case.name: case for case in case_files.find_cases(settings.data)}
         cases = _select_unseen(cases, predictor) if settings.subset == "unseen" else cases
         scored, failures = score_model(predictor, cases, output=output)
+    files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
     evaluated = write_evaluation(scored, output=output, failures=failures) if scored else None
     if failures:
         raise CasesFailedError(failures, len(scored) + len(failures))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from kits_ml import figures, models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.data import images
 from kits_ml.errors import CasesFailedError
-from kits_ml.evaluation import tables
+from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.fit import Fitted, fit
 from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
 from kits_ml.workflows.prepare import Prepared, prepare
+
+log = logging.getLogger(__name__)
 
 #: Slices and pixels of the input example that is logged with the model.
 EXAMPLE_SHAPE = (2, 64, 64)
@@ -63,12 +66,14 @@ def train(settings: TrainSettings) -> Trained:
     Raises:
         InputError: bad settings or data, a tracking server that does not answer, a loss that is no number.
         CasesFailedError: some cases cannot be used, and `skip_failed_cases` is off.
+        MetricMisreadsError: a metric in use does not read what theory says.
     """
     runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
     runtime.seed_everything(settings.seed)
     model = models.build(settings)
     with runs.run(experiment=settings.experiment, run_name=settings.run_name or settings.architecture) as active:
         runs.log_settings(settings)
+        _check_metrics(settings)
         prepared = prepare(settings)
         _log_data(prepared)
         fitted = _fit(model, prepared, settings)
@@ -96,6 +101,20 @@ def train(settings: TrainSettings) -> Trained:
             registered=registered,
             example_case=example_case,
             example_scan=example_scan,
+        )
+
+
+def _check_metrics(settings: TrainSettings) -> None:
+    """Stops a run whose numbers could not be believed; the report's own metric is only shown to misread."""
+    rows = selftest.readings(subjects.metrics_in_use())
+    reported = selftest.readings([subjects.as_reported_subject()] if settings.as_reported else [])
+    mlflow.log_text(selftest.to_csv([*rows, *reported]), selftest.SELFTEST_CSV)
+    selftest.stop_on_misreading(rows)
+    wrong = selftest.misread(reported)
+    if wrong:
+        log.warning(
+            "logged as reported, not to be believed: %d of %d known predictions misread\n%s",
+            *(len(wrong), len(reported), selftest.table(wrong)),
         )
 
 

@@ -1,0 +1,185 @@
+"""What the self-test tests: the package's own metrics as they are used, and anyone's Keras metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from kits_ml.evaluation.aggregates import summarise_values
+from kits_ml.evaluation.known_predictions import Scenario
+from kits_ml.evaluation.selftest import Subject
+from kits_ml.evaluation.theory import ByHand, Convention, Kind, conventions
+from kits_ml.labels import LABEL_NAMES, NUM_CLASSES, REGIONS
+from kits_ml.scores import composite_dice, score_case
+from kits_ml.training.batches import SliceArrays
+from kits_ml.training.metrics import validation_scores
+from kits_ml.trust import as_reported
+
+#: Distance between the known slices, rows and columns.
+SPACING_MM = (5.0, 1.0, 2.0)
+
+#: Slices that a metric is given at once: fewer than a patient has, so that no batch is a patient.
+BATCH_SIZE = 2
+
+_AVERAGE_OF_REGION = {"kidney": "kidney_region", "tumour": "tumour_label"}
+
+
+def metrics_in_use() -> list[Subject]:
+    """The metrics that choose weights, and those that stand in the tables of evaluation."""
+    return [validation_subject(), case_subject(), surface_subject()]
+
+
+def as_reported_subject() -> Subject:
+    """The report's metric as it most likely was used: one-hot labels, softmax, no argmax. It misreads."""
+    return keras_subject(keras.metrics.MeanIoU(num_classes=NUM_CLASSES), name=as_reported("mean_iou"), kind="iou")
+
+
+def validation_subject() -> Subject:
+    """`training.metrics.validation_scores`: means over patients of what a model's probabilities come to."""
+    declared: dict[str, Convention] = {}
+    for kind in ("dice", "iou"):
+        for region in REGIONS:
+            declared[f"{kind}_{region}"] = Convention(kind=kind, average=_AVERAGE_OF_REGION[region], per_case=True)
+        for label, name in LABEL_NAMES.items():
+            declared[f"{kind}_label_{label}"] = Convention(kind=kind, average=f"{name}_label", per_case=True)
+    declared["foreground_iou"] = Convention(kind="iou", average="regions", per_case=True)
+    declared["mean_iou_with_background"] = Convention(kind="iou", average="labels", per_case=True)
+    return Subject(
+        read=lambda scenario: {f"val_{name}": value for name, value in _validate(scenario).items()},
+        conventions={f"val_{name}": [convention] for name, convention in declared.items()},
+    )
+
+
+def case_subject() -> Subject:
+    """The overlaps of `scores.score_case` and the KiTS score, averaged over cases as evaluation does."""
+    declared: dict[str, Convention] = {
+        f"case_{kind}_{region}": Convention(kind=kind, average=_AVERAGE_OF_REGION[region], per_case=True)
+        for kind in ("dice", "iou", "precision", "recall")
+        for region in REGIONS
+    }
+    declared["case_composite_dice"] = Convention(kind="dice", average="regions", per_case=True)
+
+    def read(scenario: Scenario) -> dict[str, float]:
+        scored = _score(scenario, surfaces=False)
+        found = {
+            name: _mean([getattr(case[name.split("_")[2]], name.split("_")[1]) for case in scored])
+            for name in declared
+            if name != "case_composite_dice"
+        }
+        return found | {"case_composite_dice": _mean([composite_dice(case) for case in scored])}
+
+    return Subject(read=read, conventions={name: [convention] for name, convention in declared.items()})
+
+
+def surface_subject() -> Subject:
+    """The surface scores of `scores.score_case`, where they can be told by hand.
+
+    Shifted by a pixel, every point of the surface has its counterpart 2 mm (a column) away, so no distance is more;
+    the faces that the shift leaves are 2 mm from the other surface, and they are more than a twentieth of it. So the
+    95th percentile is 2 mm. Of an empty mask there is no distance.
+    """
+    perfect = {"perfect, saturated": 1.0, "all background, saturated": 0.0, "scan without kidneys": 1.0}
+    empty = {"all background, saturated": math.nan, "scan without kidneys": math.nan}
+    by_hand = {
+        "surface_dice": ByHand(readings=perfect),
+        "hd95_mm": ByHand(readings={"perfect, saturated": 0.0, "shifted by a pixel": SPACING_MM[2]} | empty),
+        "mean_surface_distance_mm": ByHand(readings={"perfect, saturated": 0.0} | empty),
+    }
+    asked = {name for one in by_hand.values() for name in one.readings}
+
+    def read(scenario: Scenario) -> dict[str, float]:
+        scored = _score(scenario, surfaces=scenario.out_of_range or scenario.name in asked)
+        return {
+            f"case_{score}_{region}": _mean([getattr(case[region], score) for case in scored])
+            for score in by_hand
+            for region in REGIONS
+        }
+
+    names = {f"case_{score}_{region}": [one] for score, one in by_hand.items() for region in REGIONS}
+    return Subject(read=read, conventions=names)
+
+
+def keras_subject(
+    metric: keras.metrics.Metric,
+    *,
+    name: str,
+    kind: Kind,
+    labels: Literal["one_hot", "sparse"] = "one_hot",
+    average: str | None = None,
+    per_case: bool = False,
+) -> Subject:
+    """A Keras metric, fed labels and probabilities as `Model.fit` would.
+
+    Args:
+        metric: reset before each scenario.
+        name: what the table calls it.
+        kind: `iou`, `dice` or `accuracy`.
+        labels: `(batch, rows, columns, classes)` float32, or sparse: `(batch, rows, columns)` int32.
+        average: a key of `theory.AVERAGES`; without one, the metric is held to what it follows best.
+        per_case: it is given one whole patient an update, and must read the mean over patients. Else it is given
+            batches that mix patients, and must read their pixels pooled.
+    """
+    candidates = list(conventions(kind, average=average, per_case=per_case))
+    return Subject(
+        read=lambda scenario: {name: _update(metric, scenario, labels=labels, per_case=per_case)},
+        conventions={name: candidates},
+        must_refuse=False,
+    )
+
+
+def _update(metric: keras.metrics.Metric, scenario: Scenario, *, labels: str, per_case: bool) -> float:
+    metric.reset_state()
+    for labels_true, probabilities in _batches(scenario, per_case):
+        given = labels_true.astype(np.int32)
+        if labels == "one_hot":
+            given = (given[..., None] == np.arange(NUM_CLASSES)).astype(np.float32)
+        metric.update_state(given, probabilities)
+    return float(metric.result())
+
+
+def _batches(scenario: Scenario, per_case: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Patients, or batches of slices taken in turns from both ends: the first and the last, and so on."""
+    if per_case:
+        return [(case.labels, case.probabilities) for case in scenario.cases]
+    labels = np.concatenate([case.labels for case in scenario.cases])
+    probabilities = np.concatenate([case.probabilities for case in scenario.cases])
+    order = np.argsort([min(2 * k, 2 * (len(labels) - 1 - k) + 1) for k in range(len(labels))], kind="stable")
+    chosen = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
+    return [(labels[one], probabilities[one]) for one in chosen]
+
+
+def _validate(scenario: Scenario) -> Mapping[str, float]:
+    """Validation with a stand-in for the model, which knows a slice by its grey value."""
+    labels = np.concatenate([case.labels for case in scenario.cases])
+    probabilities = np.concatenate([case.probabilities for case in scenario.cases])
+    grey = np.empty(labels.shape, np.uint8)
+    grey[:] = np.arange(len(labels), dtype=np.uint8)[:, None, None]
+    cases = tuple(f"case_{number}" for number, case in enumerate(scenario.cases) for _ in case.labels)
+
+    def predict_on_batch(images: Any) -> np.ndarray:
+        return probabilities[np.rint(np.asarray(images)[:, 0, 0, 0] * 255).astype(int)]
+
+    model = SimpleNamespace(predict_on_batch=predict_on_batch)
+    return validation_scores(model, SliceArrays(grey=grey, labels=labels, cases=cases), batch_size=BATCH_SIZE)
+
+
+def _score(scenario: Scenario, *, surfaces: bool) -> list[Mapping[str, Any]]:
+    """Scores of the label maps that the probabilities come to."""
+    return [
+        score_case(
+            case.labels,
+            case.probabilities.argmax(axis=-1).astype(np.uint8),
+            spacing_mm=SPACING_MM,
+            surfaces=surfaces,
+        )
+        for case in scenario.cases
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    return float(summarise_values(values, num_resamples=1)["mean"])
