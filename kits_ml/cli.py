@@ -211,10 +211,10 @@ def _report_scores(cases) -> None:
 def _report_summary(summary) -> None:
     for region, found in summary["regions"].items():
         dice = found["dice"]
-        line = f"{region} Dice: mean {dice['mean']:.3f}, median {dice['median']:.3f}, {dice['num_cases']} cases"
+        line = f"{region} Dice: mean {dice['mean']:.3f}, median {dice['median']:.3f}, cases: {dice['num_cases']}"
         if dice["num_cases"] > 1:
             line += f"; 95 % interval of the mean {dice['ci_low']:.3f} to {dice['ci_high']:.3f}"
-        if found["num_with_region"] < dice["num_cases"]:
+        if 0 < found["num_with_region"] < dice["num_cases"]:
             line += f"; mean over the {found['num_with_region']} that show it {dice['with_region']['mean']:.3f}"
         click.echo(line)
 

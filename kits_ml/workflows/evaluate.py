@@ -147,7 +147,9 @@ def _is_known_again(case: case_files.Case, seen_slices: Set[str]) -> bool:
 
 
 def _best_median_worst(scored: Sequence[tables.CaseScores]) -> dict[str, tables.CaseScores]:
-    ordered = sorted(scored, key=lambda case: (-composite_dice(case.regions), case.case))
+    """The cases to look at; of those that show something, if any do: an empty one left empty teaches nothing."""
+    shown = [case for case in scored if any(scores.volume_true_ml for scores in case.regions.values())] or scored
+    ordered = sorted(shown, key=lambda case: (-composite_dice(case.regions), case.case))
     if not ordered:
         return {}
     return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
@@ -162,7 +164,7 @@ def _draw_overlay(case: case_files.Case, scored: tables.CaseScores, *, rank: str
         reference.array,
         predicted.array,
         spacing_mm=image.spacing_mm,
-        title=f"{rank} case: {case.name}, {dice}",
+        title=f"{rank} case: {case.name}\n{dice}",
     )
     figures.save_figure(output / f"overlay_{rank}.png", figure)
 

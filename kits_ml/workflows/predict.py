@@ -59,7 +59,7 @@ def predict(settings: PredictSettings) -> Predicted:
     if overlay:
         title = ", ".join(f"{region} {value:.0f} ml" for region, value in volumes_ml.items())
         figure = figures.overlay_of_case(
-            image.array, None, label_map, spacing_mm=image.spacing_mm, title=f"{Path(settings.image).name}: {title}"
+            image.array, None, label_map, spacing_mm=image.spacing_mm, title=f"{Path(settings.image).name}\n{title}"
         )
         figures.save_figure(overlay, figure)
     return Predicted(output=output, overlay=overlay, volumes_ml=volumes_ml)
