@@ -12,8 +12,8 @@ from typing import Any
 import click
 import yaml
 
-from kits_ml.config import Settings, value_type
 from kits_ml.errors import InputError
+from kits_ml.settings import Settings, value_type
 
 
 def takes_settings(cls: type[Settings]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:

@@ -9,6 +9,7 @@ LEVELS = {
     "errors": 0,
     "labels": 0,
     "config": 0,
+    "settings": 0,
     "runtime": 0,
     "files": 0,
     "workers": 0,

@@ -8,9 +8,9 @@ import yaml
 from click.testing import CliRunner
 
 from kits_ml import cli, config
-from kits_ml.config import Settings, setting
 from kits_ml.errors import InputError
 from kits_ml.options import takes_settings
+from kits_ml.settings import Settings, setting
 
 SETTINGS = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, Settings)]
 

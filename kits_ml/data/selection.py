@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from kits_ml.config import SelectionSettings, suggestion
+from kits_ml.config import SelectionSettings
 from kits_ml.data.fingerprint import Fingerprint
 from kits_ml.errors import InputError
+from kits_ml.settings import suggestion
 
 #: Limits by name. `report` is the rule of the student report: on KiTS19 it keeps 49 cases, where the report says 48.
 PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(

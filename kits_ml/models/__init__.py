@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import keras
 
-from kits_ml.config import TrainSettings, suggestion
+from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.labels import NUM_CLASSES
 from kits_ml.models.unet import unet
+from kits_ml.settings import suggestion
 
 ARCHITECTURES = {
     "unet": unet,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import mlflow
 
-from kits_ml.config import Settings
 from kits_ml.errors import InputError
+from kits_ml.settings import Settings
 
 ANSWER_TIMEOUT_S = 5
 
