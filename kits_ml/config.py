@@ -164,6 +164,12 @@ class TrainSettings(PrepareSettings):
     architecture: str = setting("unet", "a name from kits_ml.models.ARCHITECTURES")
     base_filters: int = setting(16, "filters of the first level; doubled at each level below", minimum=1)
     depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
+    input_slices: int = setting(
+        1, "slices the network sees at once, an odd number: the one to segment and its neighbours", minimum=1
+    )
+    deep_supervision: bool = setting(
+        False, "train on coarser outputs too; unet_plus_plus, unet_3_plus, nnunet, residual_encoder_unet"
+    )
     loss: Literal["dice_crossentropy", "categorical_crossentropy"] = setting(
         "dice_crossentropy", "dice_crossentropy: ours; categorical_crossentropy: the report's"
     )
@@ -183,6 +189,11 @@ class TrainSettings(PrepareSettings):
     run_name: str | None = setting(None, "name of the MLflow run; without one, the architecture's")
     model_name: str = setting("kits-unet", "name in the model registry")
     register: bool = setting(True, "register the model")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_slices % 2 == 0:
+            raise InputError(f"input_slices: found {self.input_slices}, expected an odd number")
 
 
 @dataclass(frozen=True, kw_only=True)
