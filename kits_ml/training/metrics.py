@@ -20,7 +20,7 @@ def validation_scores(model: keras.Model, slices: SliceArrays, *, batch_size: in
     """Scores a model on whole patients.
 
     Args:
-        model: gives probabilities `(batch, rows, columns, classes)`.
+        model: from `(batch, rows, columns, input_slices)` to probabilities `(batch, rows, columns, classes)`.
         slices: all slices of the validation patients.
         batch_size: slices the network takes at once.
 
@@ -67,7 +67,9 @@ def case_scores(matrix: np.ndarray) -> dict[str, float]:
 def _predictions(
     model: keras.Model, slices: SliceArrays, where: slice, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    input_slices = model.input_shape[-1]
     for start in range(where.start, where.stop, batch_size):
         chosen = slice(start, min(start + batch_size, where.stop))
-        probabilities = model.predict_on_batch(network_input(slices.grey[chosen]))
+        grey = slices.with_neighbours(np.arange(chosen.start, chosen.stop), input_slices)
+        probabilities = model.predict_on_batch(network_input(grey))
         yield slices.labels[chosen], np.asarray(probabilities).argmax(axis=-1).astype(np.uint8)
