@@ -245,3 +245,13 @@ class InfoSettings(Settings):
     """What this machine and its registry hold."""
 
     model: str | None = setting(None, "show this model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsSettings(Settings):
+    """The architectures: parameters, GFLOPs of one image (a multiply-add is two), paper."""
+
+    image_size: int = setting(256, "rows and columns of a slice", unit="pixels", minimum=16, maximum=2048)
+    base_filters: int = setting(16, "filters of the first level", minimum=1)
+    depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
+    input_slices: int = setting(1, "slices the network sees at once", minimum=1)
