@@ -144,6 +144,16 @@ def info(settings: config.InfoSettings) -> None:
     click.echo(yaml.safe_dump(run(settings), sort_keys=False), nl=False)
 
 
+@main.command()
+@takes_settings(config.ModelsSettings)
+def models(settings: config.ModelsSettings) -> None:
+    from kits_ml.workflows.models import models as run
+
+    click.echo(f"{'name':<24}{'parameters':>12}{'GFLOPs':>9}  {'architecture':<34}paper")
+    for one in run(settings):
+        click.echo(f"{one.name:<24}{one.num_parameters:>12,}{one.gflops:>9.2f}  {one.title:<34}{one.paper}")
+
+
 def _report_inspection(inspected) -> None:
     names = [one.case for one in inspected.fingerprints] + list(inspected.failures)
     width = max(map(len, names)) + 2

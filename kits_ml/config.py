@@ -184,6 +184,12 @@ class TrainSettings(PrepareSettings):
     architecture: str = setting("unet", "a name from kits_ml.models.ARCHITECTURES")
     base_filters: int = setting(16, "filters of the first level; doubled at each level below", minimum=1)
     depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
+    input_slices: int = setting(
+        1, "slices the network sees at once, an odd number: the one to segment and its neighbours", minimum=1
+    )
+    deep_supervision: bool = setting(
+        False, "train on coarser outputs too; unet_plus_plus, unet_3_plus, nnunet, residual_encoder_unet"
+    )
     loss: Literal["dice_crossentropy", "categorical_crossentropy"] = setting(
         "dice_crossentropy", "dice_crossentropy: ours; categorical_crossentropy: the report's"
     )
@@ -216,6 +222,15 @@ class TrainSettings(PrepareSettings):
     as_reported: bool = setting(
         False, "also log the report's own metric, which misreads, under as_reported/; it never decides anything"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_slices % 2 == 0:
+            raise InputError(f"input_slices: found {self.input_slices}, expected an odd number")
+        if self.input_slices > 1 and self.training_margin_mm is not None:
+            raise InputError("training_margin_mm: given with input_slices above 1, whose neighbours it leaves out")
+        if self.as_reported and self.deep_supervision:
+            raise InputError("as_reported: found true with deep_supervision; the report's metric is for one output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,3 +309,13 @@ class InfoSettings(Settings):
     """What this machine and its registry hold."""
 
     model: str | None = setting(None, "show this model: models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsSettings(Settings):
+    """The architectures: parameters, GFLOPs of one image (a multiply-add is two), paper."""
+
+    image_size: int = setting(256, "rows and columns of a slice", unit="pixels", minimum=16, maximum=2048)
+    base_filters: int = setting(16, "filters of the first level", minimum=1)
+    depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
+    input_slices: int = setting(1, "slices the network sees at once", minimum=1)

@@ -56,6 +56,19 @@ def test_defaults_are_shown_as_they_are():
     assert f"[default: {config.TrainSettings().batch_size}]" in shown
 
 
+def test_models_lists_what_there_is():
+    options = ["--image_size", "32", "--base_filters", "2", "--depth", "1"]
+    result = CliRunner().invoke(cli.main, ["models", *options])
+    assert result.exit_code == 0, result.output
+    header, *rows = result.output.splitlines()
+    assert header.split() == ["name", "parameters", "GFLOPs", "architecture", "paper"]
+    assert len(rows) >= 14
+    # 3x3 convolutions 1-2-2, 2-4-4, 4-2-2 with 4 numbers a filter for normalisation; up 4 to 4 x 2; head 2-3
+    parameters = 9 * (2 + 4 + 8 + 16 + 8 + 4) + 4 * (2 + 2 + 4 + 4 + 2 + 2) + (4 * 8 + 8) + (2 * 3 + 3)
+    assert rows[0].split()[:2] == ["unet", str(parameters)]
+    assert all("20" in row for row in rows)  # the paper's year
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

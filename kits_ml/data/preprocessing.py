@@ -81,12 +81,12 @@ def network_input(grey: np.ndarray) -> np.ndarray:
     """Prepared slices as the network takes them.
 
     Args:
-        grey: `(batch, rows, columns)` uint8.
+        grey: `(batch, rows, columns, slices)` uint8: each slice with its neighbours, see `neighbours`.
 
     Returns:
-        `(batch, rows, columns, 1)` float32 in [0, 1].
+        The same shape, float32 in [0, 1].
     """
-    return grey[..., None].astype(np.float32) / np.float32(255)
+    return grey.astype(np.float32) / np.float32(255)
 
 
 def restore_labels(probabilities: np.ndarray, frame: Frame) -> np.ndarray:

@@ -164,7 +164,7 @@ def _validate(scenario: Scenario) -> Mapping[str, float]:
     def predict_on_batch(images: Any) -> np.ndarray:
         return probabilities[np.rint(np.asarray(images)[:, 0, 0, 0] * 255).astype(int)]
 
-    model = SimpleNamespace(predict_on_batch=predict_on_batch)
+    model = SimpleNamespace(predict_on_batch=predict_on_batch, input_shape=(None, *labels.shape[1:], 1))
     return validation_scores(model, SliceArrays(grey=grey, labels=labels, cases=cases), batch_size=BATCH_SIZE)
 
 

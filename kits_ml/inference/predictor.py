@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from kits_ml import files, runtime
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import frames, preprocessing
+from kits_ml.data.neighbours import stack_neighbours
 from kits_ml.errors import InputError
 from kits_ml.labels import LABEL_NAMES
 
@@ -27,9 +28,10 @@ class Predictor:
     """A network with its preparation.
 
     Args:
-        model: a Keras model from `(batch, size, size, 1)` to class probabilities.
+        model: a Keras model from `(batch, size, size, input_slices)` to class probabilities.
         settings: the preparation that the model was trained with.
-        description: what else is known of the model: `label_names`, `training_cases`, ...
+        description: what else is known of the model: `label_names`, `seen_cases`, ...; `input_slices` is how many
+            slices it sees at once, 1 if nothing is said.
         batch_size: slices the network takes at once; more need more memory.
     """
 
@@ -44,6 +46,7 @@ class Predictor:
         self.model = model
         self.settings = settings
         self.description = dict(description or {})
+        self.input_slices = int(self.description.get("input_slices", 1))
         self.batch_size = batch_size
 
     def segment(
@@ -72,7 +75,8 @@ class Predictor:
         label_map = np.empty(image.shape, np.uint8)
         with tqdm(total=len(image), desc=progress, unit="slice", disable=progress is None) as bar:
             done = 0
-            for grey in self._batches(image, frame):
+            blocks = preprocessing.prepare_image(image, frame, self.settings)
+            for grey in stack_neighbours(blocks, num_slices=self.input_slices, batch_size=self.batch_size):
                 probabilities = self._probabilities(grey)
                 label_map[done : done + len(grey)] = preprocessing.restore_labels(probabilities, frame)
                 done += len(grey)
@@ -105,17 +109,6 @@ class Predictor:
         model.compile(jit_compile=runtime.jit_compile())
         settings = PreprocessingSettings.from_mapping(description["preprocessing"], source=str(folder))
         return cls(model, settings, description=description, batch_size=batch_size)
-
-    def _batches(self, image: np.ndarray, frame: frames.Frame) -> Iterator[np.ndarray]:
-        """Blocks of the preparation, gathered or cut to the batch size."""
-        waiting = np.empty((0, frame.image_size, frame.image_size), np.uint8)
-        for block in preprocessing.prepare_image(image, frame, self.settings):
-            waiting = np.concatenate([waiting, block])
-            while len(waiting) >= self.batch_size:
-                yield waiting[: self.batch_size]
-                waiting = waiting[self.batch_size :]
-        if len(waiting):
-            yield waiting
 
     def _probabilities(self, grey: np.ndarray) -> np.ndarray:
         """Class probabilities; the last, smaller batch is filled up so that the network is traced once."""

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from kits_ml.models.blocks import double_convolution, up_convolution
+from kits_ml.models.blocks import classify, double_convolution, up_convolution
 
 
 def unet(
@@ -16,7 +16,7 @@ def unet(
         num_classes: classes of the softmax.
         base_filters: filters of the first level, doubled at each level below; the paper's 64.
         depth: how often the resolution is halved; the paper's 4.
-        input_channels: channels of a slice.
+        input_channels: channels of a slice: the slice and its neighbours.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
@@ -38,6 +38,4 @@ def unet(
         x = layers.Concatenate()([skips[level], x])
         x = double_convolution(x, base_filters * 2**level)
 
-    logits = layers.Conv2D(num_classes, 1, name="logits")(x)
-    probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
-    return keras.Model(inputs, probabilities, name="unet")
+    return keras.Model(inputs, classify(x, num_classes), name="unet")

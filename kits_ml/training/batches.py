@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kits_ml.data.neighbours import neighbour_positions
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slices import PreparedStore
 from kits_ml.errors import InputError
@@ -37,6 +39,19 @@ class SliceArrays:
             first = found[name].start if name in found else number
             found[name] = slice(first, number + 1)
         return found
+
+    def with_neighbours(self, positions: np.ndarray, num_slices: int) -> np.ndarray:
+        """What a network sees of some slices: `(batch, rows, columns, num_slices)` grey values, uint8."""
+        first, last = (ends[positions] for ends in self._ends)
+        around = neighbour_positions(positions, first=first, last=last, num_slices=num_slices)
+        return np.moveaxis(self.grey[around], 1, -1)  # from (batch, num_slices, rows, columns)
+
+    @functools.cached_property
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last slice of each slice's case, `(slices,)` each."""
+        ranges = self.ranges().values()
+        lengths = [one.stop - one.start for one in ranges]
+        return np.repeat([one.start for one in ranges], lengths), np.repeat([one.stop - 1 for one in ranges], lengths)
 
 
 def read_slices(
@@ -81,23 +96,41 @@ class ShuffledBatches(keras.utils.PyDataset):
         batch_size: slices a batch.
         steps_per_epoch: batches an epoch.
         seed: of the order.
+        input_slices: slices the network sees at once.
+        label_sizes: rows of each output of a network with deep supervision; the labels are then several, taken to
+            each size by nearest neighbour. Without it, the labels as they are.
     """
 
-    def __init__(self, slices: SliceArrays, *, batch_size: int, steps_per_epoch: int, seed: int):
+    def __init__(
+        self,
+        slices: SliceArrays,
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        input_slices: int = 1,
+        label_sizes: Sequence[int] | None = None,
+    ):
         super().__init__(workers=1)
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
+        self.input_slices = input_slices
+        self.label_sizes = label_sizes
         self.epoch = 0
 
     @property
     def num_batches(self) -> int:
         return self.steps_per_epoch
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
         chosen = self.positions(self.epoch * self.steps_per_epoch + step)
-        return network_input(self.slices.grey[chosen]), self.slices.labels[chosen]
+        images = network_input(self.slices.with_neighbours(chosen, self.input_slices))
+        labels = self.slices.labels[chosen]
+        if self.label_sizes is None:
+            return images, labels
+        return images, tuple(shrink_labels(labels, size) for size in self.label_sizes)
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -111,6 +144,12 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def _order(self, number: int) -> np.ndarray:
         return np.random.default_rng([self.seed, number]).permutation(len(self.slices.grey))
+
+
+def shrink_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """`(batch, rows, columns)` -> `(batch, size, size)`: from each square the pixel right below its middle."""
+    step = labels.shape[1] // size
+    return labels[:, step // 2 :: step, step // 2 :: step]
 
 
 def describe(slices: SliceArrays) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 from tqdm import tqdm
 
-from kits_ml import runtime
+from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
@@ -25,14 +25,16 @@ SELECTION_METRIC = "val_foreground_iou"
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What a training gives; the model itself holds the best weights.
+    """What a training gives.
 
     Attributes:
+        model: with the best weights; it has one output, also after deep supervision.
         history: a list of values an epoch, by metric name.
         best_epoch: counted from 0.
         best_score: of `SELECTION_METRIC`.
     """
 
+    model: keras.Model
     history: dict[str, list[float]]
     best_epoch: int
     best_score: float
@@ -46,10 +48,11 @@ def fit(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
-    """Trains and leaves the best epoch's weights in the model.
+    """Trains, and leaves the best epoch's weights in the model.
 
     Args:
-        model: fresh or warm; compiled here.
+        model: fresh or warm; compiled here. Of several outputs (deep supervision) each counts in the loss as much as
+            its resolution, as in nnU-Net, and the first alone is scored.
         train: slices to fit to.
         validation: slices of other patients, scored after each epoch.
         settings: loss, optimiser, batches, budget, seed.
@@ -58,16 +61,26 @@ def fit(
     Raises:
         InputError: the loss became NaN or infinite.
     """
+    label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = AsReported() if settings.as_reported else None
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate(settings)),
-        loss=LOSSES[settings.loss],
+        loss=[LOSSES[settings.loss]] * len(label_sizes) if label_sizes else LOSSES[settings.loss],
+        loss_weights=head_weights(label_sizes) if label_sizes else None,
         metrics=[reported.training] if reported else None,
         jit_compile=runtime.jit_compile(),
     )
+    single = models.without_supervision(model)
+    if single is not model:
+        single.compile(jit_compile=runtime.jit_compile())
     draw = BalancedBatches if settings.balanced_sampling else ShuffledBatches
     batches = draw(
-        train, batch_size=settings.batch_size, steps_per_epoch=settings.steps_per_epoch, seed=settings.seed
+        train,
+        batch_size=settings.batch_size,
+        steps_per_epoch=settings.steps_per_epoch,
+        seed=settings.seed,
+        input_slices=settings.input_slices,
+        label_sizes=label_sizes,
     )
     best = BestWeights(SELECTION_METRIC)
     history = model.fit(
@@ -77,7 +90,12 @@ def fit(
         shuffle=False,
         callbacks=[
             StopOnBadLoss(),
-            Validation(validation, batch_size=settings.batch_size, observe=reported.observe if reported else None),
+            Validation(
+                single,
+                validation,
+                batch_size=settings.batch_size,
+                observe=reported.observe if reported else None,
+            ),
             *([reported] if reported else []),
             best,
             Progress(settings.epochs, settings.steps_per_epoch),
@@ -86,6 +104,7 @@ def fit(
     )
     best.restore(model)
     return Fitted(
+        model=single,
         history={name: [float(value) for value in values] for name, values in history.history.items()},
         best_epoch=best.epoch,
         best_score=best.score,
@@ -100,17 +119,27 @@ def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules
     return keras.optimizers.schedules.CosineDecay(settings.learning_rate, num_steps)
 
 
+def head_weights(sizes: Sequence[int]) -> list[float]:
+    """What the outputs of deep supervision weigh in the loss: as their resolution, 1 together.
+
+    Args:
+        sizes: rows of each output.
+    """
+    return [size / sum(sizes) for size in sizes]
+
+
 class Validation(keras.callbacks.Callback):
     """Puts the validation patients' scores into the logs of each epoch."""
 
-    def __init__(self, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None):
+    def __init__(self, scored: keras.Model, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None):
         super().__init__()
+        self.scored = scored
         self.slices = slices
         self.batch_size = batch_size
         self.observe = observe
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = validation_scores(self.model, self.slices, batch_size=self.batch_size, observe=self.observe)
+        scores = validation_scores(self.scored, self.slices, batch_size=self.batch_size, observe=self.observe)
         logs.update({f"val_{name}": value for name, value in scores.items()})
 
 

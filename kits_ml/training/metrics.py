@@ -25,7 +25,7 @@ def validation_scores(
     """Scores a model on whole patients.
 
     Args:
-        model: gives probabilities `(batch, rows, columns, classes)`.
+        model: from `(batch, rows, columns, input_slices)` to probabilities `(batch, rows, columns, classes)`.
         slices: all slices of the validation patients.
         batch_size: slices the network takes at once.
         observe: sees each batch too, so that nobody needs to predict a second time.
@@ -73,9 +73,11 @@ def case_scores(matrix: np.ndarray) -> dict[str, float]:
 def _predictions(
     model: keras.Model, slices: SliceArrays, where: slice, batch_size: int, observe: Observer | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    input_slices = model.input_shape[-1]
     for start in range(where.start, where.stop, batch_size):
         chosen = slice(start, min(start + batch_size, where.stop))
-        probabilities = np.asarray(model.predict_on_batch(network_input(slices.grey[chosen])))
+        grey = slices.with_neighbours(np.arange(chosen.start, chosen.stop), input_slices)
+        probabilities = np.asarray(model.predict_on_batch(network_input(grey)))
         if observe:
             observe(slices.labels[chosen], probabilities)
         yield slices.labels[chosen], probabilities.argmax(axis=-1).astype(np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
@@ -16,13 +18,11 @@ class BalancedBatches(ShuffledBatches):
 
     Args:
         slices: what to draw from.
-        batch_size: slices a batch.
-        steps_per_epoch: batches an epoch.
-        seed: of the order.
+        options: as of `ShuffledBatches`.
     """
 
-    def __init__(self, slices: SliceArrays, *, batch_size: int, steps_per_epoch: int, seed: int):
-        super().__init__(slices, batch_size=batch_size, steps_per_epoch=steps_per_epoch, seed=seed)
+    def __init__(self, slices: SliceArrays, **options: Any):
+        super().__init__(slices, **options)
         self.groups = group_by_class(slices.labels)
 
     def positions(self, step: int) -> np.ndarray:

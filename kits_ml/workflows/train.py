@@ -78,7 +78,7 @@ def train(settings: TrainSettings) -> Trained:
         _log_data(prepared)
         fitted = _fit(model, prepared, settings)
         predictor = Predictor(
-            model,
+            fitted.model,
             prepared.store.settings,
             description=_describe(prepared, fitted, settings, active.info.run_id),
             batch_size=settings.batch_size,
@@ -171,6 +171,7 @@ def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_i
     return {
         "run_id": run_id,
         "architecture": settings.architecture,
+        "input_slices": settings.input_slices,
         "data_digest": prepared.store.digest,
         "seen_cases": {name: prepared.store.case_digests[name] for name in seen},
         "seen_slices": {name: slice_digests[name][:NUM_SLICES_KEPT] for name in seen},

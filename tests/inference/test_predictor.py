@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kits_ml.config import PreprocessingSettings
+from kits_ml.data import frames, preprocessing
 from kits_ml.errors import InputError
 from kits_ml.inference.predictor import Predictor, read_description
 from tests.conftest import body, lopsided
@@ -34,6 +35,28 @@ def test_the_batch_does_not_matter(model, batch_size):
     np.testing.assert_array_equal(found, Predictor(model, SETTINGS).segment(image))
     kidney = label_map == 1
     assert 2 * (kidney & (found == 1)).sum() / (kidney.sum() + (found == 1).sum()) > 0.8
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50])
+def test_neighbouring_slices_are_seen(batch_size, tmp_path):
+    image, _ = body(num_slices=11)
+    image[::2] -= 90  # so that neighbours differ
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Softmax()(keras.layers.Conv2D(3, 3, padding="same")(inputs))
+    keras.utils.set_random_seed(0)
+    network = keras.Model(inputs, outputs)
+    network.layers[1].set_weights([np.random.default_rng(0).normal(0, 9, (3, 3, 3, 3)), np.zeros(3)])
+
+    frame = frames.find_frame(image, SETTINGS)
+    grey = np.concatenate(list(preprocessing.prepare_image(image, frame, SETTINGS)))
+    above, below = np.concatenate([grey[:1], grey[:-1]]), np.concatenate([grey[1:], grey[-1:]])
+    seen = np.stack([above, grey, below], axis=-1).astype(np.float32) / 255
+    expected = preprocessing.restore_labels(np.asarray(network(seen)), frame)
+
+    Predictor(network, SETTINGS, description={"input_slices": 3}).save(tmp_path)
+    found = Predictor.load(tmp_path, batch_size=batch_size).segment(image)
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found)) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])

@@ -70,3 +70,22 @@ def test_the_order_does_not_depend_on_threads(workers):
     assert [loader.positions(step).tolist() for step in range(3)] == [
         _batches().positions(step).tolist() for step in range(3)
     ]
+
+
+def test_neighbours_are_of_the_same_case():
+    grey = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    slices = batches.SliceArrays(grey=grey, labels=grey, cases=("a", "a", "a", "b", "b"))
+    found = slices.with_neighbours(np.array([3, 1, 2]), 3)
+    assert found.shape == (3, 4, 4, 3)
+    assert found[:, 0, 0].tolist() == [[3, 3, 4], [0, 1, 2], [1, 2, 2]]
+
+
+def test_labels_for_smaller_outputs():
+    image, labels = batches.ShuffledBatches(
+        _slices(10), batch_size=2, steps_per_epoch=5, seed=0, input_slices=3, label_sizes=[4, 2]
+    )[0]
+    assert image.shape == (2, 4, 4, 3)
+    assert [one.shape for one in labels] == [(2, 4, 4), (2, 2, 2)]
+    one = np.arange(16).reshape(1, 4, 4)
+    assert batches.shrink_labels(one, 2).tolist() == [[[5, 7], [13, 15]]]
+    np.testing.assert_array_equal(batches.shrink_labels(one, 4), one)

@@ -100,3 +100,28 @@ def test_nothing_predicted_is_no_success():
     scores = case_scores(np.array([[990, 0, 0], [8, 0, 0], [2, 0, 0]]))
     assert scores["foreground_iou"] == 0
     assert scores["mean_iou_with_background"] == pytest.approx(0.99 / 3)
+
+
+@pytest.mark.parametrize("architecture", ["nnunet", "unet_plus_plus"])
+def test_deep_supervision_leaves_a_model_of_one_output(architecture, tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, architecture=architecture, deep_supervision=True, depth=3, input_slices=3, epochs=2
+    )
+    runtime.configure(precision="float32")
+    keras.utils.set_random_seed(0)
+    model = models.build(settings)
+    validation = _slices(1)
+    fitted = training.fit(model, _slices(0), validation, settings)
+    assert fitted.history["loss"][-1] < fitted.history["loss"][0]
+    assert fitted.model.output_shape == (None, 32, 32, 3)
+
+    fitted.model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    scores = validation_scores(reloaded, validation, batch_size=4)
+    assert scores["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-6)
+    assert scores["foreground_iou"] == pytest.approx(max(fitted.history["val_foreground_iou"]), abs=1e-6)
+
+
+def test_heads_weigh_as_their_resolution():
+    assert training.head_weights([64, 32, 16]) == [4 / 7, 2 / 7, 1 / 7]  # halved from one to the next
+    assert training.head_weights([32, 32]) == [0.5, 0.5]
