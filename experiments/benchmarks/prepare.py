@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 PHANTOM_SLICES = (270, 1059)
-WORKER_CASES = 8
+WORKER_CASES = 16
 WORKER_SLICES = 200
 FIXED_MIB = 600 * 1e6 / 2**20
 RESULT = Path(__file__).with_suffix(".md")
