@@ -24,7 +24,11 @@ def info(settings: InfoSettings) -> dict[str, Any]:
         InputError: an unknown model, or a tracking server that does not answer.
     """
     if settings.model is not None:
-        return read_description(registry.local_folder(settings.model))
+        description = read_description(registry.local_folder(settings.model))
+        seen = {
+            name: f"{len(description[name])} cases" for name in ("seen_cases", "seen_slices") if name in description
+        }
+        return {**description, **seen}
     runs.check_tracking_server()
     return {
         "kits_ml": kits_ml.__version__,
