@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from isal import igzip
 
-from kits_ml.data import volumes
+from kits_ml.data import orientation, volumes
 
 #: Not `ru_maxrss`: a process begins with that of the process that started it.
 PEAK = """
@@ -46,7 +46,7 @@ def _write_case(folder: Path, num_slices: int, *, dtype: str, codes: str) -> int
     house = volumes.kits_geometry(image.shape, (0.5, 0.8, 0.8)).affine
     folder.mkdir(parents=True)
     for name, array, kind in (("imaging", image, dtype), ("segmentation", label_map, "u1")):
-        turned = volumes.reorient(array, source="IPL", target=codes)
+        turned = orientation.reorient(array, source="IPL", target=codes)
         affine = house @ nib.orientations.inv_ornt_aff(
             nib.orientations.ornt_transform(
                 nib.orientations.axcodes2ornt("IPL"), nib.orientations.axcodes2ornt(codes)
@@ -77,7 +77,7 @@ def test_writing_makes_no_second_volume(tmp_path):
     code = f"""
 {PEAK}
 import numpy as np
-from kits_ml.data import volumes
+from kits_ml.data import orientation, volumes
 image = np.ones((400, 256, 256), np.int16)
 before = peak_bytes()
 volumes.write_image(sys.argv[1], image, volumes.kits_geometry(image.shape, (1, 1, 1)))
