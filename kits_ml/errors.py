@@ -41,3 +41,8 @@ class MetricMisreadsError(Exception):
     def __init__(self, message: str, *, rows: Sequence[Any]):
         self.rows = list(rows)
         super().__init__(message)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -136,7 +136,8 @@ def compare(first: Path, second: Path) -> str:
         return np.asarray(Image.open(path)).astype(int)
 
     names = sorted(path.name for path in (first / "images").iterdir())
-    assert names == sorted(path.name for path in (second / "images").iterdir())
+    if names != sorted(path.name for path in (second / "images").iterdir()):
+        raise ValueError(f"{second}: other slices than {first}")
     equal, near = np.mean(
         [
             [np.mean(difference == 0), np.mean(difference <= 1)]

@@ -21,9 +21,9 @@ import pydicom
 from pydicom import pixels, uid
 from pydicom.errors import InvalidDicomError
 
-from kits_ml.data.dicom_stack import UNREADABLE, Slice, first_line, parse_slice, stack_slices, text_value
+from kits_ml.data.dicom_stack import UNREADABLE, Slice, parse_slice, stack_slices, text_value
 from kits_ml.data.volumes import Volume
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 
 #: Objects that come along with a series but hold none of its slices.
 _COMPANIONS = {"SEG", "SR", "KO", "PR", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}

@@ -18,7 +18,7 @@ import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from kits_ml.data.volumes import Geometry
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 
 #: How far a slice may lie from the even, straight stack, in millimetres. Scanners round positions to 0.1 mm.
 TOLERANCE_MM = 0.1
@@ -254,11 +254,6 @@ def text_value(header: pydicom.Dataset, keyword: str, path: Path) -> str:
         return "" if value is None else " ".join("\\".join(str(one) for one in values).split())
     except UNREADABLE as error:
         raise InputError(f"{path}: unreadable {keyword} ({first_line(error)})") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _numbers(

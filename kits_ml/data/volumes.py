@@ -19,7 +19,7 @@ from nibabel import orientations
 
 from kits_ml import files, labels
 from kits_ml.data import voxels
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
 HOUSE_ORIENTATION = "IPL"
@@ -222,7 +222,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Pair:
         with warnings.catch_warnings(action="ignore"):  # MINC headers make nibabel warn before they are refused
             image = nib.load(path)
     except (*voxels.UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise InputError(f"{path}: not a readable NIfTI file ({voxels.first_line(error)})") from error
+        raise InputError(f"{path}: not a readable NIfTI file ({first_line(error)})") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: found {type(image).__name__}, expected NIfTI (.nii.gz or .nii)")
     return image

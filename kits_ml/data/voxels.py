@@ -16,7 +16,7 @@ from isal import igzip, isal_zlib
 from nibabel.openers import Opener
 
 from kits_ml.data import label_values
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 
 #: What damaged and truncated files raise.
 UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
@@ -125,8 +125,3 @@ def _scaled(stored: np.ndarray, image: nib.Nifti1Pair) -> np.ndarray:
     if stored.dtype.kind in "iu" and _scaling_is_whole(image):
         return stored.astype(np.int64) * int(slope) + int(intercept)
     return stored * np.float32(slope) + np.float32(intercept)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error) or type(error).__name__).splitlines()[0]

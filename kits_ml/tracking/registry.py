@@ -17,7 +17,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import kits_ml
 from kits_ml.data.volumes import HOUSE_ORIENTATION
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking.runs import check_tracking_server
 
@@ -94,7 +94,7 @@ def register(model_uri: str, name: str) -> Registered:
     try:
         version = mlflow.register_model(model_uri, name).version
     except MlflowException as error:
-        raise InputError(f"{model_uri}: cannot be registered as {name!r} ({_first_line(error)})") from error
+        raise InputError(f"{model_uri}: cannot be registered as {name!r} ({first_line(error)})") from error
     client.set_registered_model_alias(name, CHALLENGER, version)
     if CHAMPION not in client.get_registered_model(name).aliases:
         client.set_registered_model_alias(name, CHAMPION, version)
@@ -112,7 +112,7 @@ def model_of_run(run_id: str) -> str:
     try:
         outputs = mlflow.get_run(run_id).outputs
     except MlflowException as error:
-        raise InputError(f"run {run_id!r}: {_first_line(error)}") from error
+        raise InputError(f"run {run_id!r}: {first_line(error)}") from error
     models = outputs.model_outputs if outputs else []
     if not models:
         raise InputError(f"run {run_id!r}: logged no model; expected a finished training run")
@@ -147,10 +147,6 @@ def local_folder(model: str) -> Path:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(model))
         except (MlflowException, OSError) as error:
-            raise InputError(f"model {model}: not found ({_first_line(error)})") from error
+            raise InputError(f"model {model}: not found ({first_line(error)})") from error
     inside = folder / "artifacts" / "model"
     return inside if inside.is_dir() else folder
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

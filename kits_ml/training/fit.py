@@ -63,13 +63,7 @@ def fit(
     """
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = AsReported() if settings.as_reported else None
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate(settings)),
-        loss=[LOSSES[settings.loss]] * len(label_sizes) if label_sizes else LOSSES[settings.loss],
-        loss_weights=head_weights(label_sizes) if label_sizes else None,
-        metrics=[reported.training] if reported else None,
-        jit_compile=runtime.jit_compile(),
-    )
+    _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
     single = models.without_supervision(model)
     if single is not model:
         single.compile(jit_compile=runtime.jit_compile())
@@ -108,6 +102,24 @@ def fit(
         history={name: [float(value) for value in values] for name, values in history.history.items()},
         best_epoch=best.epoch,
         best_score=best.score,
+    )
+
+
+def _compile(
+    model: keras.Model,
+    settings: TrainSettings,
+    *,
+    label_sizes: Sequence[int] | None,
+    metrics: list[keras.metrics.Metric] | None,
+) -> None:
+    """Gives the model its optimiser and loss; with deep supervision the same loss for each output."""
+    loss = LOSSES[settings.loss]
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate(settings)),
+        loss=[loss] * len(label_sizes) if label_sizes else loss,
+        loss_weights=head_weights(label_sizes) if label_sizes else None,
+        metrics=metrics,
+        jit_compile=runtime.jit_compile(),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from kits_ml import files
 from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SelectionSettings, SplitSettings
@@ -152,15 +153,5 @@ def _remove_stale_scratch(store_path: Path) -> None:
     """Clears what killed processes left: scratch folders whose process is gone."""
     for scratch in store_path.glob(".*.partial"):
         pid = scratch.name.split(".")[-2]
-        if pid.isdigit() and not _is_running(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

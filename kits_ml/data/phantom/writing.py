@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import psutil
-from tqdm import tqdm
 
 from kits_ml.config import PhantomSettings
 from kits_ml.data import volumes
 from kits_ml.data.phantom.rendering import generate_case
-from kits_ml.errors import InputError
+from kits_ml.errors import CasesFailedError, InputError
+from kits_ml.workers import run_cases
 
 IMAGE_NAME = "imaging.nii.gz"
 LABEL_MAP_NAME = "segmentation.nii.gz"
@@ -52,9 +48,11 @@ def write_cases(settings: PhantomSettings) -> list[Path]:
     missing = [
         index for index, folder in enumerate(folders) if settings.overwrite or not _is_there(folder, index, settings)
     ]
-    with tqdm(total=len(folders), initial=len(folders) - len(missing), unit="case", desc="phantom") as progress:
-        for _ in _written(missing, settings):
-            progress.update()
+    made_with = {"output": settings.output, "seed": settings.seed, "distribution": settings.distribution}
+    tasks = {folders[index].name: {"index": index, **made_with} for index in missing}
+    _, failures = run_cases(write_case, tasks, num_workers=settings.num_workers, description="phantom")
+    if failures:
+        raise CasesFailedError(failures, len(tasks))
     return folders
 
 
@@ -83,27 +81,6 @@ def write_case(index: int, *, output: str, seed: int, distribution: str) -> None
     finally:
         _remove(partial)
         _remove(replaced)
-
-
-def _written(missing: list[int], settings: PhantomSettings) -> Iterator[None]:
-    write = functools.partial(
-        write_case, output=settings.output, seed=settings.seed, distribution=settings.distribution
-    )
-    num_workers = min(settings.num_workers, len(missing))
-    if num_workers <= 1:
-        for index in missing:
-            yield write(index)
-        return
-    # Spawned, not forked: the parent may run the threads of TensorFlow or torch.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        tasks = [pool.submit(write, index) for index in missing]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _is_there(folder: Path, index: int, settings: PhantomSettings) -> bool:
