@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from kits_ml import cli, config
 from kits_ml.errors import InputError
 from kits_ml.options import takes_settings
-from kits_ml.settings import Settings, setting
+from kits_ml.settings import REQUIRED, Settings, setting
 
 SETTINGS = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, Settings)]
 
@@ -19,7 +19,7 @@ SETTINGS = [cls for cls in vars(config).values() if isinstance(cls, type) and is
 class Oven(Settings):
     """Bakes."""
 
-    dish: str = setting(config.REQUIRED, "what is baked")
+    dish: str = setting(REQUIRED, "what is baked")
     heat: float = setting(180.0, "how hot", unit="degrees", minimum=0, maximum=300)
     minutes: int = setting(30, "how long")
     fan: bool = setting(True, "moving air")

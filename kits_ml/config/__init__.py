@@ -1,0 +1,50 @@
+"""Every setting of the program: once, with its default, unit and help text.
+
+A setting has one spelling from end to end: the dataclass field is the command-line option, the MLproject
+parameter, the MLflow key and the Optuna name. Settings that several commands share live in a base class.
+"""
+
+from kits_ml.config.architecture import ArchitectureSettings, ModelsSettings
+from kits_ml.config.augmentation import AugmentationSettings
+from kits_ml.config.data import (
+    ExportSettings,
+    FetchSettings,
+    InspectSettings,
+    PhantomSettings,
+    PrepareSettings,
+    PreprocessingSettings,
+    SelectionSettings,
+    SplitSettings,
+)
+from kits_ml.config.device import DeviceSettings
+from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.losses import LossSettings
+from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
+from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.training import MainSettings, TrainSettings
+
+__all__ = [
+    "ArchitectureSettings",
+    "AugmentationSettings",
+    "DeviceSettings",
+    "EvaluateSettings",
+    "ExportSettings",
+    "FetchSettings",
+    "InfoSettings",
+    "InspectSettings",
+    "LossSettings",
+    "MainSettings",
+    "ModelsSettings",
+    "OptimizationSettings",
+    "PhantomSettings",
+    "PredictSettings",
+    "PrepareSettings",
+    "PreprocessingSettings",
+    "RegisterSettings",
+    "SamplingSettings",
+    "SelectionSettings",
+    "SelftestSettings",
+    "SplitSettings",
+    "TrainSettings",
+]
