@@ -1,0 +1,144 @@
+"""MONAI's BasicUNet in 2-D, trained on prepared slices for some minutes: the opponent, in plain PyTorch and MONAI."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from monai.networks.nets import BasicUNet
+from monai.transforms import (
+    Compose,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandScaleIntensityd,
+)
+from tqdm import tqdm
+
+from kits_ml import runtime
+from kits_ml.training.metrics import validation_scores
+
+FEATURES = (16, 32, 64, 128, 256, 16)
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 8
+NUM_LOOKS = 10  # at the validation patients, evenly over the budget
+
+AUGMENTATION = Compose(
+    [
+        RandFlipd(["image", "label"], prob=0.5, spatial_axis=1),  # columns
+        RandAffined(
+            ["image", "label"],
+            prob=0.7,
+            rotate_range=0.26,
+            scale_range=(0.2, 0.2),
+            translate_range=(20, 20),
+            mode=["bilinear", "nearest"],
+            padding_mode="zeros",
+        ),
+        RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
+        RandScaleIntensityd("image", prob=0.3, factors=0.2),
+        RandGaussianNoised("image", prob=0.2, std=0.05),
+    ]
+)
+
+
+class TorchNetwork:
+    """A PyTorch network with the two things that prediction here asks of a Keras model."""
+
+    input_shape = (None, None, None, 1)
+
+    def __init__(self, network: torch.nn.Module):
+        self.network = network
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """`(batch, rows, columns, 1)` -> probabilities `(batch, rows, columns, classes)`."""
+        self.network.eval()
+        with torch.inference_mode(), _autocast():
+            logits = self.network(torch.from_numpy(images).movedim(-1, 1))
+        return logits.float().softmax(dim=1).movedim(1, -1).numpy()
+
+
+def train_basic_unet(train, validation, *, minutes: float, seed: int) -> tuple[TorchNetwork, dict[str, float]]:
+    """Trains for some minutes and keeps the weights of the best look at the validation patients.
+
+    AdamW with a one-cycle learning rate whose progress is the elapsed share of the budget, Dice (without background)
+    plus cross-entropy. The clock stands still while validation patients are scored, as in this package.
+
+    Args:
+        train: `SliceArrays` to fit to.
+        validation: `SliceArrays` that choose the weights, by the score that chooses them in this package too.
+        minutes: of training.
+        seed: of weights, order and augmentation.
+
+    Returns:
+        The network, and the number of epochs, the best look's score and its share of the budget.
+    """
+    torch.manual_seed(seed)
+    AUGMENTATION.set_random_state(seed)
+    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=3, features=FEATURES)
+    model = TorchNetwork(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    loss = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True)
+    best = {"score": -1.0, "progress": 0.0}
+    weights, taken, num_steps, looks = {}, 0.0, 0, 0
+    with tqdm(total=round(60 * minutes), desc="train BasicUNet", unit="s") as bar:
+        for images, labels in _batches(train, seed):
+            start = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(taken / (60 * minutes))
+            network.train()
+            optimizer.zero_grad(set_to_none=True)
+            with _autocast():
+                logits = network(images)
+            loss(logits.float(), labels).backward()
+            optimizer.step()
+            taken += time.perf_counter() - start
+            num_steps += 1
+            bar.update(round(taken) - bar.n)
+            progress = min(1.0, taken / (60 * minutes))
+            if progress * NUM_LOOKS < looks + 1:
+                continue
+            looks += 1
+            score = validation_scores(model, validation, batch_size=BATCH_SIZE)["foreground_iou"]
+            bar.write(f"{progress:.0%} of the time, {num_steps} steps: foreground IoU {score:.3f}")
+            if score > best["score"]:
+                best, weights = {"score": score, "progress": progress}, copy.deepcopy(network.state_dict())
+            if progress == 1:
+                break
+    network.load_state_dict(weights)
+    return model, {**best, "epochs": num_steps * BATCH_SIZE / len(train.cases), "steps": num_steps}
+
+
+def one_cycle(progress: float) -> float:
+    """The learning rate of `torch.optim.lr_scheduler.OneCycleLR` with its defaults, by progress in [0, 1]."""
+    first, last, warm = LEARNING_RATE / 25, LEARNING_RATE / 25e4, 0.3
+    low, high, share = (
+        (first, LEARNING_RATE, progress / warm)
+        if progress < warm
+        else (LEARNING_RATE, last, (progress - warm) / (1 - warm))
+    )
+    return high + (low - high) * (1 + np.cos(np.pi * min(1.0, share))) / 2
+
+
+def _batches(slices, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless passes in new orders, augmented; images and labels are `(batch, 1, rows, columns)`."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(slices.cases))
+        for first in range(0, len(order) - BATCH_SIZE + 1, BATCH_SIZE):
+            chosen = np.sort(order[first : first + BATCH_SIZE])
+            images = slices.with_neighbours(chosen, 1)[..., 0].astype(np.float32) / 255
+            pairs = [
+                AUGMENTATION({"image": torch.from_numpy(image)[None], "label": torch.from_numpy(label)[None].float()})
+                for image, label in zip(images, slices.labels_at(chosen), strict=True)
+            ]
+            yield tuple(torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
+
+
+def _autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=runtime.has_bfloat16())

@@ -1,0 +1,156 @@
+"""The table of architectures in README.md: cost, speed, and Dice on real slices after equal minutes of training.
+
+    python experiments/variants/table.py --data $KITS_ML_REAL_DATA/kits-thin --minutes 10
+
+Every architecture is trained by `kits-ml train` in a process of its own, on fold 0 of `experiments/kits_thin/folds`,
+with the settings of `table.yaml` and the same minutes (validation not counted), and scored on the fold's test
+patients on the scans' own grids. Speed is measured in the same process, before. What is finished lies in `--output`
+and is not done again, so the command goes on after an interruption; each architecture renews the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kits_ml import files
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "table.yaml"
+FOLD = HERE.parent / "kits_thin" / "folds" / "fold_0.json"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+SECONDS = 10.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--architectures", help="only these, such as unet,nnunet")
+    parser.add_argument("--output", type=Path, default=Path("data/variants"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        files.write_json(options.output / f"{options.one}.json", one_architecture(options.one, options))
+        return
+    from kits_ml.models import ARCHITECTURES
+
+    names = options.architectures.split(",") if options.architectures else list(ARCHITECTURES)
+    for name in names:
+        if not (options.output / f"{name}.json").exists():
+            print(name, file=sys.stderr)
+            given = ["--data", options.data, "--minutes", str(options.minutes), "--output", str(options.output)]
+            subprocess.run([sys.executable, __file__, *given, "--one", name], check=True)
+        found = [json.loads(path.read_text()) for path in options.output.glob("*.json")]
+        write_table(found)
+        draw(found)
+
+
+def one_architecture(name: str, options: argparse.Namespace) -> dict:
+    """Speed, then training and scores, of one architecture."""
+    from kits_ml import models, runtime
+    from kits_ml.config import TrainSettings
+    from kits_ml.models import ARCHITECTURES, cost
+    from kits_ml.options import read_config
+    from kits_ml.workflows.train import train
+
+    own = {"architecture": name, "data": options.data, "split_file": str(FOLD), "max_minutes": options.minutes}
+    fixed = {"epochs": 10_000, "register": False, "experiment": "variants", "run_name": f"table-{name}"}
+    settings = TrainSettings.from_mapping(read_config(str(CONFIG)) | own | fixed, source=str(CONFIG))
+    runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
+    model = models.build(settings)
+    record = {
+        "name": name,
+        "title": ARCHITECTURES[name].title,
+        "paper": ARCHITECTURES[name].paper,
+        "minutes": options.minutes,
+        "settings": settings.to_dict(),
+        "num_parameters": model.count_params(),
+        "gflops": cost.gflops(model),
+        **speed(model, settings),
+    }
+    trained = train(settings)
+    summary = trained.summaries["test"]["regions"]
+    for region, found in summary.items():
+        record |= {f"{region}_{key}": found["dice"][key] for key in ("mean", "ci_low", "ci_high", "num_cases")}
+        record[f"{region}_with_region"] = found["dice"]["with_region"]["mean"]
+    return record
+
+
+def speed(model, settings) -> dict[str, float]:
+    """Images a second in training and in prediction, of one batch of noise again and again."""
+    import keras
+
+    from kits_ml import runtime
+    from kits_ml.training.losses import dice_crossentropy
+
+    shape = (settings.batch_size, settings.image_size, settings.image_size)
+    rng = np.random.default_rng(0)
+    image = rng.random((*shape, settings.input_slices), np.float32)
+    labels = rng.integers(0, 3, shape).astype(np.uint8)
+    model.compile(optimizer=keras.optimizers.Adam(), loss=dice_crossentropy, jit_compile=runtime.jit_compile())
+    steps = {
+        "training": lambda: model.train_on_batch(image, labels),
+        "prediction": lambda: model.predict_on_batch(image),
+    }
+    return {f"{task}_images_per_second": settings.batch_size / step_seconds(step) for task, step in steps.items()}
+
+
+def step_seconds(step: Callable[[], object]) -> float:
+    """The median time of a step, after two to warm up."""
+    taken: list[float] = []
+    for _ in range(2):
+        step()
+    while sum(taken) < SECONDS:
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def write_table(found: list[dict]) -> None:
+    """Puts the table between its marks in README.md, the best foreground first."""
+    lines = [
+        "| architecture | parameters | GFLOPs | training, images/s | prediction, images/s "
+        "| kidney Dice | tumour Dice | tumour Dice where shown |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for one in sorted(found, key=lambda one: -(one["kidney_mean"] + one["tumour_mean"])):
+        dice = [
+            f"{one[f'{region}_mean']:.3f} ({one[f'{region}_ci_low']:.3f} to {one[f'{region}_ci_high']:.3f})"
+            for region in ("kidney", "tumour")
+        ]
+        speeds = [f"{one[f'{task}_images_per_second']:.1f}" for task in ("training", "prediction")]
+        cells = [f"{one['title']} (`{one['name']}`)", f"{one['num_parameters']:,}", f"{one['gflops']:.1f}"]
+        lines.append("| " + " | ".join([*cells, *speeds, *dice, f"{one['tumour_with_region']:.3f}"]) + " |")
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+
+
+def draw(found: list[dict]) -> None:
+    """Dice against training speed, a point an architecture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    for axes, region in zip(figure.subplots(1, 2, sharex=True), ("kidney", "tumour"), strict=True):
+        for one in found:
+            x, y = one["training_images_per_second"], one[f"{region}_mean"]
+            low, high = y - one[f"{region}_ci_low"], one[f"{region}_ci_high"] - y
+            axes.errorbar(x, y, yerr=[[low], [high]], fmt="o", color="tab:blue", ecolor="0.8", markersize=4)
+            axes.annotate(one["name"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axes.set(xscale="log", xlabel="images a second in training", ylabel=f"{region} Dice per patient")
+    figure.suptitle(f"{found[0]['minutes']:g} minutes of training each; mean and 95 % interval over patients")
+    figure.savefig(HERE / "dice_against_speed.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
