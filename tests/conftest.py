@@ -8,11 +8,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch  # noqa: F401 (before TensorFlow: the other order is known to crash in places)
 
 from kits_ml.data import volumes
+
+# a busy machine is no failure
+hypothesis.settings.register_profile("kits_ml", deadline=None)
+hypothesis.settings.load_profile("kits_ml")
 
 
 @pytest.fixture(scope="session")

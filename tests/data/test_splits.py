@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kits_ml.config import PreprocessingSettings, SplitSettings
@@ -98,7 +98,6 @@ def test_settings_that_do_not_go_together(options, message):
         SplitSettings(**options)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     group_of=st.lists(st.integers(0, 12), min_size=1, max_size=40),
     sizes=st.lists(st.floats(0, 500), min_size=40, max_size=40),
