@@ -14,7 +14,8 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
-from kits_ml.training.losses import LOSSES
+from kits_ml.training.losses import make_loss
+from kits_ml.training.losses.supervision import head_weights
 from kits_ml.training.metrics import Observer, validation_scores
 from kits_ml.training.sampling import BalancedBatches
 from kits_ml.trust import require_trustworthy
@@ -51,8 +52,8 @@ def fit(
     """Trains, and leaves the best epoch's weights in the model.
 
     Args:
-        model: fresh or warm; compiled here. Of several outputs (deep supervision) each counts in the loss as much as
-            its resolution, as in nnU-Net, and the first alone is scored.
+        model: fresh or warm; compiled here. Of several outputs (deep supervision) each counts in the loss, as
+            `deep_supervision_weights` says, and the first alone is scored.
         train: slices to fit to.
         validation: slices of other patients, scored after each epoch.
         settings: loss, optimiser, batches, budget, seed.
@@ -113,11 +114,11 @@ def _compile(
     metrics: list[keras.metrics.Metric] | None,
 ) -> None:
     """Gives the model its optimiser and loss; with deep supervision the same loss for each output."""
-    loss = LOSSES[settings.loss]
+    loss = make_loss(settings)
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate(settings)),
         loss=[loss] * len(label_sizes) if label_sizes else loss,
-        loss_weights=head_weights(label_sizes) if label_sizes else None,
+        loss_weights=head_weights(label_sizes, settings.deep_supervision_weights) if label_sizes else None,
         metrics=metrics,
         jit_compile=runtime.jit_compile(),
     )
@@ -129,15 +130,6 @@ def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules
         return settings.learning_rate
     num_steps = settings.epochs * settings.steps_per_epoch
     return keras.optimizers.schedules.CosineDecay(settings.learning_rate, num_steps)
-
-
-def head_weights(sizes: Sequence[int]) -> list[float]:
-    """What the outputs of deep supervision weigh in the loss: as their resolution, 1 together.
-
-    Args:
-        sizes: rows of each output.
-    """
-    return [size / sum(sizes) for size in sizes]
 
 
 class Validation(keras.callbacks.Callback):

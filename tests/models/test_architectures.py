@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kits_ml import models
-from kits_ml.config import TrainSettings
+from kits_ml.config import LossSettings, TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.models import ARCHITECTURES
-from kits_ml.training.losses import dice_crossentropy
+from kits_ml.training.losses import make_loss
 
 NAMES = list(ARCHITECTURES)
 SUPERVISED = [name for name, architecture in ARCHITECTURES.items() if architecture.deep_supervision]
@@ -42,7 +42,7 @@ def test_it_learns_with_all_its_weights_and_comes_back_from_disk(name, tmp_path)
     model = _build(name, image_size=size, input_channels=3)
     image, labels = _image(3, size), np.random.default_rng(1).integers(0, 3, (2, size, size)).astype(np.uint8)
     before = model.get_weights()
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=dice_crossentropy, run_eagerly=True)
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=make_loss(LossSettings()), run_eagerly=True)
     losses = [float(model.train_on_batch(image, labels)) for _ in range(3)]
     assert losses[-1] < losses[0]
     still = [
@@ -113,13 +113,15 @@ import sys
 from pathlib import Path
 import keras, numpy as np
 from kits_ml import runtime
-from kits_ml.training.losses import dice_crossentropy
+from kits_ml.config import LossSettings
+from kits_ml.training.losses import make_loss
 runtime.configure(precision="float32")
 image = np.load(Path(sys.argv[1]) / "image.npy")
 labels = np.random.default_rng(1).integers(0, 3, image.shape[:3]).astype(np.uint8)
 for path in sorted(Path(sys.argv[1]).glob("*.keras")):
     model = keras.saving.load_model(path, compile=False)
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=dice_crossentropy, jit_compile=runtime.jit_compile())
+    optimizer = keras.optimizers.Adam(3e-3)
+    model.compile(optimizer=optimizer, loss=make_loss(LossSettings()), jit_compile=runtime.jit_compile())
     found = np.asarray(model.predict_on_batch(image))
     losses = [float(model.train_on_batch(image, labels)) for _ in range(4)]
     assert losses[-1] < losses[0], (path.stem, losses)

@@ -120,8 +120,3 @@ def test_deep_supervision_leaves_a_model_of_one_output(architecture, tmp_path):
     scores = validation_scores(reloaded, validation, batch_size=4)
     assert scores["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-6)
     assert scores["foreground_iou"] == pytest.approx(max(fitted.history["val_foreground_iou"]), abs=1e-6)
-
-
-def test_heads_weigh_as_their_resolution():
-    assert training.head_weights([64, 32, 16]) == [4 / 7, 2 / 7, 1 / 7]  # halved from one to the next
-    assert training.head_weights([32, 32]) == [0.5, 0.5]
