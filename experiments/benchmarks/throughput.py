@@ -94,7 +94,7 @@ def keras_model(options: argparse.Namespace, precision: str):
     """The package's U-Net, compiled as `fit` compiles it."""
     from kits_ml import models, runtime
     from kits_ml.config import TrainSettings
-    from kits_ml.training.losses import dice_crossentropy
+    from kits_ml.training.losses import make_loss
 
     runtime.configure(precision="float32" if options.device == "cuda" else precision)
     import keras
@@ -102,8 +102,9 @@ def keras_model(options: argparse.Namespace, precision: str):
     if options.device == "cuda" and precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     runtime.seed_everything(0)
-    model = models.build(TrainSettings(image_size=options.image_size, base_filters=options.base_filters))
-    model.compile(optimizer=keras.optimizers.Adam(), loss=dice_crossentropy, jit_compile=runtime.jit_compile())
+    settings = TrainSettings(image_size=options.image_size, base_filters=options.base_filters)
+    model = models.build(settings)
+    model.compile(optimizer=keras.optimizers.Adam(), loss=make_loss(settings), jit_compile=runtime.jit_compile())
     return model
 
 

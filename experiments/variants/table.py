@@ -89,13 +89,13 @@ def speed(model, settings) -> dict[str, float]:
     import keras
 
     from kits_ml import runtime
-    from kits_ml.training.losses import dice_crossentropy
+    from kits_ml.training.losses import make_loss
 
     shape = (settings.batch_size, settings.image_size, settings.image_size)
     rng = np.random.default_rng(0)
     image = rng.random((*shape, settings.input_slices), np.float32)
     labels = rng.integers(0, 3, shape).astype(np.uint8)
-    model.compile(optimizer=keras.optimizers.Adam(), loss=dice_crossentropy, jit_compile=runtime.jit_compile())
+    model.compile(optimizer=keras.optimizers.Adam(), loss=make_loss(settings), jit_compile=runtime.jit_compile())
     steps = {
         "training": lambda: model.train_on_batch(image, labels),
         "prediction": lambda: model.predict_on_batch(image),
