@@ -111,7 +111,7 @@ def train_basic_unet(train, validation, *, minutes: float, seed: int) -> tuple[T
             if progress == 1:
                 break
     network.load_state_dict(weights)
-    return model, {**best, "epochs": num_steps * BATCH_SIZE / len(train.cases), "steps": num_steps}
+    return model, {**best, "epochs": num_steps * BATCH_SIZE / len(train), "steps": num_steps}
 
 
 def one_cycle(progress: float) -> float:
@@ -129,13 +129,13 @@ def _batches(slices, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless passes in new orders, augmented; images and labels are `(batch, 1, rows, columns)`."""
     rng = np.random.default_rng(seed)
     while True:
-        order = rng.permutation(len(slices.cases))
+        order = rng.permutation(len(slices))
         for first in range(0, len(order) - BATCH_SIZE + 1, BATCH_SIZE):
             chosen = np.sort(order[first : first + BATCH_SIZE])
             images = slices.with_neighbours(chosen, 1)[..., 0].astype(np.float32) / 255
             pairs = [
                 AUGMENTATION({"image": torch.from_numpy(image)[None], "label": torch.from_numpy(label)[None].float()})
-                for image, label in zip(images, slices.labels_at(chosen), strict=True)
+                for image, label in zip(images, slices.labels_of(chosen), strict=True)
             ]
             yield tuple(torch.stack([pair[key].as_tensor() for pair in pairs]) for key in ("image", "label"))
 
