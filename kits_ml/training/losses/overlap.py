@@ -3,11 +3,11 @@
 Sums run over the batch as one, so that a slice without tumour does not ask for a Dice of nothing over nothing, or
 over each slice by itself (`per_slice`).
 
-A class that the labels do not show costs `P / (P + smoothing)` with `P`, the sum of its probabilities: little where
-the network is sure, nearly 1 where it is not. Its pull on the logits is bounded all the same: on `P` it is
-`smoothing / (P + smoothing)^2`, so that all logits together feel at most 1/4 of the class's share in the mean, and
-less the further `P` lies from `smoothing`. Where most slices lack a class and `per_slice` counts each, that is most
-of the loss: `skip_absent` takes such classes out of the mean.
+A class that the labels do not show costs `P / (P + smoothing)` with `P`, the sum of its probabilities: little
+where the network is sure, nearly 1 where it is not. Its pull on the logits is bounded all the same: on `P` it is
+`smoothing / (P + smoothing)^2`, so that all logits together feel at most 1/4 of the class's share in the mean,
+less the further `P` lies from `smoothing`. Where most slices lack a class and `per_slice` counts each, that is
+most of the loss: `skip_absent` takes such classes out of the mean.
 """
 
 from __future__ import annotations
