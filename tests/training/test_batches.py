@@ -1,5 +1,8 @@
 """Batches hold what the store holds, in an order that the seed alone decides."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 
@@ -16,6 +19,11 @@ def _slices(num_slices: int) -> batches.SliceArrays:
 def _batches(num_slices: int = 10, **options) -> batches.ShuffledBatches:
     values = {"batch_size": 4, "steps_per_epoch": 5, "seed": 0, **options}
     return batches.ShuffledBatches(_slices(num_slices), **values)
+
+
+def _label_sum(labels, predicted):
+    """The first pixel's label, twice the mean over two slices: their sum; the prediction does not count."""
+    return 2 * keras.ops.mean(keras.ops.cast(labels[:, 0, 0], "float32")) + 0 * keras.ops.sum(predicted)
 
 
 def test_each_pass_takes_every_slice_once():
@@ -46,21 +54,96 @@ def test_a_batch_larger_than_the_data_goes_round():
     assert sorted(_batches(num_slices=3, batch_size=6).positions(0)) == [0, 0, 1, 1, 2, 2]
 
 
-def test_slices_are_read_case_by_case(tmp_path, make_case):
+def _store(folder, make_case, **changes):
     for number in range(5):
-        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number)
+        make_case(folder / "cases", f"case_{number:05d}", seed=number)
     settings = PrepareSettings(
-        data=str(tmp_path / "cases"), prepared=str(tmp_path / "prepared"), image_size=32, num_workers=1
+        **{"data": str(folder / "cases"), "prepared": str(folder / "prepared"), "num_workers": 1, **changes}
     )
-    store = prepare(settings).store
-    found = batches.read_slices(store, ["case_00003", "case_00001"], description="read")
+    return prepare(settings).store
+
+
+@pytest.mark.parametrize("image_size", [32, 48])
+def test_slices_are_read_case_by_case(image_size, tmp_path, make_case):
+    store = _store(tmp_path, make_case, image_size=image_size)
+    found = batches.read_slices(store, ["case_00003", "case_00001"])
     assert found.ranges() == {"case_00001": slice(0, 6), "case_00003": slice(6, 12)}
     for number, row in enumerate(store.rows_of(["case_00001", "case_00003"])):
         grey, labels = store.read_slice(row)
-        np.testing.assert_array_equal(found.grey[number], grey)
-        np.testing.assert_array_equal(found.labels[number], labels)
-    described = batches.describe(found)
-    assert (described["num_slices"], described["num_cases"]) == (12, 2)
+        assert grey.shape == (image_size, image_size)
+        np.testing.assert_array_equal(found.with_neighbours(np.array([number]), 1)[0, ..., 0], grey)
+        np.testing.assert_array_equal(found.labels_of(np.array([number]))[0], labels)
+    # of the 6 slices of a case the middle 4 show a kidney, and 2 of them a tumour as well
+    assert batches.describe(found) == {
+        "num_slices": 12,
+        "num_cases": 2,
+        "slices_with_kidney": 8,
+        "slices_with_tumour": 4,
+    }
+
+
+def test_pixels_by_the_index_are_those_of_the_labels(tmp_path, make_case):
+    found = batches.read_slices(_store(tmp_path, make_case, image_size=32), ["case_00003", "case_00001"])
+    counted = dataclasses.replace(found, pixels=None)
+    np.testing.assert_array_equal(found.pixels_per_class, counted.pixels_per_class)
+    assert batches.describe(found) == batches.describe(counted)
+
+
+def test_neighbours_may_lie_beyond_the_margin(tmp_path, make_case):
+    store = _store(tmp_path, make_case, image_size=32)
+    names = ["case_00001", "case_00002"]
+    found = batches.read_slices(store, names, margin_mm=0)  # slices 1 to 4 of the 6 of each case show a kidney
+    assert found.ranges() == {"case_00001": slice(0, 4), "case_00002": slice(4, 8)}
+    seen = found.with_neighbours(np.arange(8), 3)
+    rows = store.rows_of(names)
+    for number, middle in enumerate([1, 2, 3, 4, 7, 8, 9, 10]):
+        for channel in range(3):
+            expected, _ = store.read_slice(rows[middle + channel - 1])
+            np.testing.assert_array_equal(seen[number, ..., channel], expected)
+
+
+def test_a_training_can_begin_at_any_step():
+    whole = [loader[step] for loader in [_batches()] for step in range(5)]
+    for step, (images, labels) in enumerate(whole):
+        again_images, again_labels = _batches(first_step=step)[0]
+        np.testing.assert_array_equal(images, again_images)
+        np.testing.assert_array_equal(labels, again_labels)
+
+
+def test_draws_are_counted_over_the_whole_training():
+    loader = _batches()
+    assert loader.draws(0).tolist() == [0, 1, 2, 3]
+    assert loader.draws(7).tolist() == [28, 29, 30, 31]
+    np.testing.assert_array_equal(loader.batch(7)[1][:, 0, 0], loader.positions(7) % 3)
+
+
+def test_keras_takes_each_batch_once_and_in_order():
+    taken = []
+
+    class Watched(batches.ShuffledBatches):
+        def on_epoch_end(self):
+            taken.append([round(float(value)) for value in seen])
+            seen.clear()
+            super().on_epoch_end()
+
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(logs["loss"])
+
+    # the loss is the sum of the batch's labels, so it tells which slices came
+    slices = dataclasses.replace(_slices(10), labels=_slices(10).grey)
+    loader = Watched(slices, batch_size=2, steps_per_epoch=3, seed=0, first_step=4)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
+    model.compile(optimizer="sgd", loss=_label_sum, jit_compile=False)
+    model.fit(loader, epochs=2, shuffle=False, verbose=0, callbacks=[Watch()])
+    whole = batches.ShuffledBatches(slices, batch_size=2, steps_per_epoch=3, seed=0)
+    assert loader.epoch == 2
+    # Keras reports the mean of an epoch so far
+    expected = [[int(whole.positions(step).sum()) for step in steps] for steps in (range(4, 7), range(7, 10))]
+    means = [[round(sum(one[: n + 1]) / (n + 1)) for n in range(3)] for one in expected]
+    assert taken == means
 
 
 @pytest.mark.parametrize("workers", [1, 2])
