@@ -127,7 +127,11 @@ class ShuffledBatches(keras.utils.PyDataset):
         input_slices: slices the network sees at once.
         label_sizes: rows of each output of a network with deep supervision; the labels are then several, taken to
             each size by nearest neighbour. Without it, the labels as they are.
-        first_step: the batch of the whole training to begin with: what a training that goes on has behind it.
+        first_step: the batch of the whole training that epoch 0 begins with. Only for a training that goes on and
+            has Keras count its epochs from 0 again; with `initial_epoch` the epoch alone says it.
+
+    Attributes:
+        epoch: the epoch that batch numbers count from; `FollowEpochs` sets it.
     """
 
     def __init__(
@@ -158,9 +162,6 @@ class ShuffledBatches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
         return self.batch(self.first_step + self.epoch * self.steps_per_epoch + step)
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
         """Batch number `step` of the whole training, its draws are `draws(step)`: images, and labels."""
         chosen = self.positions(step)
@@ -177,6 +178,20 @@ class ShuffledBatches(keras.utils.PyDataset):
     def positions(self, step: int) -> np.ndarray:
         """Which slices batch number `step` of the whole training holds; `(batch_size,)`."""
         return shuffled_positions(len(self.slices), self.draws(step), seed=self.seed)
+
+
+class FollowEpochs(keras.callbacks.Callback):
+    """Tells batches which epoch they are in.
+
+    The hooks of a `PyDataset` cannot: Keras calls them also when it builds the model, so an epoch would be skipped.
+    """
+
+    def __init__(self, batches: ShuffledBatches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
 
 
 def shuffled_positions(num_slices: int, draws: np.ndarray, *, seed: int) -> np.ndarray:

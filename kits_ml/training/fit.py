@@ -13,7 +13,7 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
-from kits_ml.training.batches import SliceArrays
+from kits_ml.training.batches import FollowEpochs, SliceArrays
 from kits_ml.training.losses import LOSSES
 from kits_ml.training.metrics import Observer, validation_scores
 from kits_ml.training.sampling import make_batches
@@ -75,6 +75,7 @@ def fit(
         verbose=0,
         shuffle=False,
         callbacks=[
+            FollowEpochs(batches),
             StopOnBadLoss(),
             Validation(
                 single,
