@@ -174,7 +174,7 @@ def machine() -> str:
             model = line.split(":")[1].strip()
             break
     versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("numpy", "keras", "tensorflow-cpu", "pillow")
+        f"{name} {metadata.version(name)}" for name in ("numpy", "keras", "tensorflow", "pillow")
     )
     return (
         f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start (others used the machine where "
