@@ -37,8 +37,6 @@ class TrainSettings(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.input_slices > 1 and self.training_margin_mm is not None:
-            raise InputError("training_margin_mm: given with input_slices above 1, whose neighbours it leaves out")
         if self.as_reported and self.deep_supervision:
             raise InputError("as_reported: found true with deep_supervision; the report's metric is for one output")
 

@@ -7,9 +7,13 @@ The slow part is compression, which isal does here; the rest of the format is li
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
+from PIL import Image
+
+from kits_ml.errors import InputError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Each line is stored as differences between neighbours: a tenth smaller for CT, at no cost.
@@ -33,6 +37,23 @@ def encode(pixels: np.ndarray) -> bytes:
     header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)  # 8 bits of grey, not interlaced
     compressed = isal_zlib.compress(lines, _LEVEL)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", compressed) + _chunk(b"IEND", b"")
+
+
+def read(path: Path, *, size: int) -> np.ndarray:
+    """The pixels of a square PNG file, `(size, size)` uint8, whoever wrote it.
+
+    Raises:
+        InputError: the file is missing or damaged, has other than 8 bits of grey, or another size.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, pixels = picture.mode, np.asarray(picture)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls damage inside a PNG a syntax error
+        raise InputError(f"{path}: cannot be read ({error}); remove the store and prepare again") from error
+    if mode != "L" or pixels.shape != (size, size):
+        shape = " x ".join(map(str, pixels.shape))
+        raise InputError(f"{path}: found {shape} pixels of mode {mode}, expected {size} x {size} of 8-bit grey (L)")
+    return pixels
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

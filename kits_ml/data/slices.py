@@ -8,6 +8,7 @@
         index.csv                     case, slice, pixels per class
         store.json                    settings and cases: written when all cases are there
         splits/<digest>.json          patients and parts, one file a split
+        cache/                        the slices decoded, see `slice_cache`: written by the first training
 
 The folder's name is a digest of the settings and of every input file, so a store can't mix two preparations. A case
 that another store of the same parent already holds is linked from there instead of being prepared again.
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
@@ -88,7 +88,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
             "spacing_mm": list(image.spacing_mm),
             "tumour_ml": volumes.volume_ml(label_map, TUMOUR),
             "slice_digests": patients.slice_digests(image.array),
-            "pixels": _pixels_per_class(labels),
+            "pixels": pixels_per_class(labels),
         }
         _publish(scratch, store, case.name)
     files.write_json(record_path, record)
@@ -191,7 +191,11 @@ class PreparedStore:
         return json.loads(_record_path(self.folder, name).read_text())
 
     def rows_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[Mapping[str, Any]]:
-        """The index rows of some cases, in the store's order.
+        """The index rows of some cases, in the store's order; see `positions_of`."""
+        return [self.index[number] for number in self.positions_of(names, margin_mm=margin_mm)]
+
+    def positions_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[int]:
+        """Where the slices of some cases stand in the index, in its order.
 
         Args:
             names: of cases.
@@ -204,19 +208,19 @@ class PreparedStore:
         wanted = set(names)
         if unknown := sorted(wanted - set(self.case_digests)):
             raise InputError(f"{self.folder}: {', '.join(unknown[:5])} not in the store; expected names of its cases")
-        rows = [row for row in self.index if row["case"] in wanted]
+        positions = [number for number, row in enumerate(self.index) if row["case"] in wanted]
         if margin_mm is None:
-            return rows
+            return positions
         shown: dict[str, list[int]] = {name: [] for name in wanted}
-        for row in rows:
+        for row in (self.index[number] for number in positions):
             if shown_class(row) != BACKGROUND:
                 shown[row["case"]].append(row["slice"])
         reach = {name: margin_mm / self._record(name)["spacing_mm"][0] + 1e-6 for name in wanted}  # slices
-        return [
-            row
-            for row in rows
-            if any(abs(row["slice"] - number) <= reach[row["case"]] for number in shown[row["case"]])
-        ]
+
+        def is_near(row: Mapping[str, Any]) -> bool:
+            return any(abs(row["slice"] - number) <= reach[row["case"]] for number in shown[row["case"]])
+
+        return [number for number in positions if is_near(self.index[number])]
 
     def slices_by_class(self, names: Sequence[str] | None = None) -> dict[str, list[Mapping[str, Any]]]:
         """The index rows of some cases (all without `names`) by what they show, see `shown_class`.
@@ -230,9 +234,17 @@ class PreparedStore:
         return found
 
     def read_slice(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """One slice's grey values and labels, each `(image_size, image_size)` uint8."""
+        """One slice's grey values and labels, each `(image_size, image_size)` uint8.
+
+        Raises:
+            InputError: a file is missing, damaged or no 8-bit grey PNG of this size.
+        """
         name = f"{row['slice']:04d}.png"
-        return tuple(np.asarray(Image.open(self.folder / kind / row["case"] / name)) for kind in ("images", "labels"))
+        grey, labels = (
+            png.read(self.folder / kind / row["case"] / name, size=self.settings.image_size)
+            for kind in ("images", "labels")
+        )
+        return grey, labels
 
 
 def shown_class(row: Mapping[str, Any]) -> int:
@@ -275,8 +287,11 @@ def _write_pngs(folder: Path, slices: np.ndarray, first: int) -> None:
         (folder / f"{number:04d}.png").write_bytes(png.encode(pixels))
 
 
-def _pixels_per_class(labels: np.ndarray) -> list[list[int]]:
-    """Of each slice; counted class by class, for `bincount` turns each pixel into eight bytes first."""
+def pixels_per_class(labels: np.ndarray) -> list[list[int]]:
+    """Counts of the pixels of each class in each slice of `(slices, rows, columns)` labels.
+
+    Counted class by class, for `bincount` turns each pixel into eight bytes first.
+    """
     counts = [np.count_nonzero(labels == label, axis=(1, 2)) for label in LABEL_NAMES]
     return np.transpose(counts).tolist()
 

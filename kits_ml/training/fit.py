@@ -13,11 +13,11 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
-from kits_ml.training.batches import ShuffledBatches, SliceArrays
+from kits_ml.training.batches import FollowEpochs, SliceArrays
 from kits_ml.training.losses import make_loss
 from kits_ml.training.losses.supervision import head_weights
 from kits_ml.training.metrics import Observer, validation_scores
-from kits_ml.training.sampling import BalancedBatches
+from kits_ml.training.sampling import make_batches
 from kits_ml.trust import require_trustworthy
 
 #: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
@@ -68,15 +68,7 @@ def fit(
     single = models.without_supervision(model)
     if single is not model:
         single.compile(jit_compile=runtime.jit_compile())
-    draw = BalancedBatches if settings.balanced_sampling else ShuffledBatches
-    batches = draw(
-        train,
-        batch_size=settings.batch_size,
-        steps_per_epoch=settings.steps_per_epoch,
-        seed=settings.seed,
-        input_slices=settings.input_slices,
-        label_sizes=label_sizes,
-    )
+    batches = make_batches(train, settings, label_sizes=label_sizes)
     best = BestWeights(SELECTION_METRIC)
     history = model.fit(
         batches,
@@ -84,6 +76,7 @@ def fit(
         verbose=0,
         shuffle=False,
         callbacks=[
+            FollowEpochs(batches),
             StopOnBadLoss(),
             Validation(
                 single,

@@ -75,9 +75,10 @@ def _predictions(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     input_slices = model.input_shape[-1]
     for start in range(where.start, where.stop, batch_size):
-        chosen = slice(start, min(start + batch_size, where.stop))
-        grey = slices.with_neighbours(np.arange(chosen.start, chosen.stop), input_slices)
+        positions = np.arange(start, min(start + batch_size, where.stop))
+        labels = slices.labels_of(positions)
+        grey = slices.with_neighbours(positions, input_slices)
         probabilities = np.asarray(model.predict_on_batch(network_input(grey)))
         if observe:
-            observe(slices.labels[chosen], probabilities)
-        yield slices.labels[chosen], probabilities.argmax(axis=-1).astype(np.uint8)
+            observe(labels, probabilities)
+        yield labels, probabilities.argmax(axis=-1).astype(np.uint8)

@@ -126,15 +126,8 @@ def _log_data(prepared: Prepared) -> None:
 
 
 def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
-    train_slices = batches.read_slices(
-        prepared.store,
-        prepared.split.train,
-        margin_mm=settings.training_margin_mm,
-        description="read training slices",
-    )
-    validation_slices = batches.read_slices(
-        prepared.store, prepared.split.validation, description="read validation slices"
-    )
+    train_slices = batches.read_slices(prepared.store, prepared.split.train, margin_mm=settings.training_margin_mm)
+    validation_slices = batches.read_slices(prepared.store, prepared.split.validation)
     mlflow.log_dict(
         {"train": batches.describe(train_slices), "validation": batches.describe(validation_slices)}, "slices.json"
     )

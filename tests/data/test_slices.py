@@ -201,10 +201,10 @@ def test_slices_within_a_margin_of_the_kidneys(tmp_path):
     assert numbers(5.9) == [list(range(4, 8)), list(range(7)), []]
     assert numbers(1000) == [list(range(12)), list(range(12)), []]
     assert numbers(None) == [list(range(12))] * 3
-    kept = batches.read_slices(store, names, margin_mm=6, description="read")
+    kept = batches.read_slices(store, names, margin_mm=6)
     assert kept.ranges() == {"case_00000": slice(0, 6), "case_00001": slice(6, 14)}
     with pytest.raises(InputError, match="training_margin_mm: found 6, but none of 1 cases shows a kidney"):
-        batches.read_slices(store, ["case_00002"], margin_mm=6, description="read")
+        batches.read_slices(store, ["case_00002"], margin_mm=6)
 
 
 def test_a_store_from_before_framing_and_crop_is_opened(folder):

@@ -1,5 +1,8 @@
 """Batches hold what the store holds, in an order that the seed alone decides."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 
@@ -18,6 +21,11 @@ def _batches(num_slices: int = 10, **options) -> batches.ShuffledBatches:
     return batches.ShuffledBatches(_slices(num_slices), **values)
 
 
+def _label_sum(labels, predicted):
+    """The first pixel's label, twice the mean over two slices: their sum; the prediction does not count."""
+    return 2 * keras.ops.mean(keras.ops.cast(labels[:, 0, 0], "float32")) + 0 * keras.ops.sum(predicted)
+
+
 def test_each_pass_takes_every_slice_once():
     drawn = np.concatenate([_batches().positions(step) for step in range(5)])  # 5 x 4 = 2 passes over 10
     assert sorted(drawn[:10]) == list(range(10))
@@ -33,7 +41,7 @@ def test_the_seed_decides_the_order():
 
 def test_epochs_go_on_where_the_last_ended():
     loader = _batches()
-    loader.on_epoch_end()
+    loader.epoch = 1
     image, labels = loader[2]
     chosen = loader.positions(7)
     np.testing.assert_allclose(image[:, 0, 0, 0] * 255, chosen, rtol=1e-6)
@@ -46,21 +54,93 @@ def test_a_batch_larger_than_the_data_goes_round():
     assert sorted(_batches(num_slices=3, batch_size=6).positions(0)) == [0, 0, 1, 1, 2, 2]
 
 
-def test_slices_are_read_case_by_case(tmp_path, make_case):
+def _store(folder, make_case, **changes):
     for number in range(5):
-        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number)
+        make_case(folder / "cases", f"case_{number:05d}", seed=number)
     settings = PrepareSettings(
-        data=str(tmp_path / "cases"), prepared=str(tmp_path / "prepared"), image_size=32, num_workers=1
+        **{"data": str(folder / "cases"), "prepared": str(folder / "prepared"), "num_workers": 1, **changes}
     )
-    store = prepare(settings).store
-    found = batches.read_slices(store, ["case_00003", "case_00001"], description="read")
+    return prepare(settings).store
+
+
+@pytest.mark.parametrize("image_size", [32, 48])
+def test_slices_are_read_case_by_case(image_size, tmp_path, make_case):
+    store = _store(tmp_path, make_case, image_size=image_size)
+    found = batches.read_slices(store, ["case_00003", "case_00001"])
     assert found.ranges() == {"case_00001": slice(0, 6), "case_00003": slice(6, 12)}
     for number, row in enumerate(store.rows_of(["case_00001", "case_00003"])):
         grey, labels = store.read_slice(row)
-        np.testing.assert_array_equal(found.grey[number], grey)
-        np.testing.assert_array_equal(found.labels[number], labels)
-    described = batches.describe(found)
-    assert (described["num_slices"], described["num_cases"]) == (12, 2)
+        assert grey.shape == (image_size, image_size)
+        np.testing.assert_array_equal(found.with_neighbours(np.array([number]), 1)[0, ..., 0], grey)
+        np.testing.assert_array_equal(found.labels_of(np.array([number]))[0], labels)
+    # of the 6 slices of a case the middle 4 show a kidney, and 2 of them a tumour as well
+    assert batches.describe(found) == {
+        "num_slices": 12,
+        "num_cases": 2,
+        "slices_with_kidney": 8,
+        "slices_with_tumour": 4,
+    }
+
+
+def test_pixels_by_the_index_are_those_of_the_labels(tmp_path, make_case):
+    found = batches.read_slices(_store(tmp_path, make_case, image_size=32), ["case_00003", "case_00001"])
+    counted = dataclasses.replace(found, pixels=None)
+    np.testing.assert_array_equal(found.pixels_per_class, counted.pixels_per_class)
+    assert batches.describe(found) == batches.describe(counted)
+
+
+def test_neighbours_may_lie_beyond_the_margin(tmp_path, make_case):
+    store = _store(tmp_path, make_case, image_size=32)
+    names = ["case_00001", "case_00002"]
+    found = batches.read_slices(store, names, margin_mm=0)  # slices 1 to 4 of the 6 of each case show a kidney
+    assert found.ranges() == {"case_00001": slice(0, 4), "case_00002": slice(4, 8)}
+    seen = found.with_neighbours(np.arange(8), 3)
+    rows = store.rows_of(names)
+    for number, middle in enumerate([1, 2, 3, 4, 7, 8, 9, 10]):
+        for channel in range(3):
+            expected, _ = store.read_slice(rows[middle + channel - 1])
+            np.testing.assert_array_equal(seen[number, ..., channel], expected)
+
+
+def test_a_training_can_begin_at_any_step():
+    whole = [loader[step] for loader in [_batches()] for step in range(5)]
+    for step, (images, labels) in enumerate(whole):
+        again_images, again_labels = _batches(first_step=step)[0]
+        np.testing.assert_array_equal(images, again_images)
+        np.testing.assert_array_equal(labels, again_labels)
+
+
+def test_draws_are_counted_over_the_whole_training():
+    loader = _batches()
+    assert loader.draws(0).tolist() == [0, 1, 2, 3]
+    assert loader.draws(7).tolist() == [28, 29, 30, 31]
+    np.testing.assert_array_equal(loader.batch(7)[1][:, 0, 0], loader.positions(7) % 3)
+
+
+@pytest.mark.parametrize("initial_epoch", [0, 1])
+def test_keras_takes_each_batch_once_and_in_order(initial_epoch):
+    means = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            means.append(float(logs["loss"]))  # of the epoch so far
+
+    # the loss is the sum of the two slices' numbers, so it tells which came
+    slices = dataclasses.replace(_slices(10), labels=_slices(10).grey)
+    loader = batches.ShuffledBatches(slices, batch_size=2, steps_per_epoch=3, seed=0, first_step=4)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
+    model.compile(optimizer="sgd", loss=_label_sum, jit_compile=False)
+    model.fit(
+        loader,
+        epochs=2,
+        initial_epoch=initial_epoch,
+        shuffle=False,
+        verbose=0,
+        callbacks=[batches.FollowEpochs(loader), Watch()],
+    )
+    sums = [int(loader.positions(step).sum()) for step in range(10)]
+    expected = [np.mean(sums[first : step + 1]) for first in (4, 7) for step in range(first, first + 3)]
+    assert means == pytest.approx(expected[3 * initial_epoch :], rel=1e-5)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

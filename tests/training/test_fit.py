@@ -12,6 +12,7 @@ from kits_ml.errors import InputError
 from kits_ml.training import fit as training
 from kits_ml.training.batches import SliceArrays
 from kits_ml.training.metrics import case_scores, validation_scores
+from kits_ml.training.sampling import SAMPLINGS
 
 SETTINGS = TrainSettings(
     image_size=32, base_filters=4, depth=2, epochs=4, steps_per_epoch=12, batch_size=4, learning_rate=1e-2
@@ -52,10 +53,10 @@ def test_the_same_seed_gives_the_same_course():
     assert first == second
 
 
-def test_balanced_sampling_draws_other_batches():
+def test_each_sampling_draws_other_batches():
     short = dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3)
-    plain, balanced = (_fit(dataclasses.replace(short, balanced_sampling=on))[1].history for on in (False, True))
-    assert plain["loss"] != balanced["loss"]
+    histories = [_fit(dataclasses.replace(short, sampling=sampling))[1].history for sampling in SAMPLINGS]
+    assert len({tuple(history["loss"]) for history in histories}) == 3
 
 
 def test_callbacks_see_the_validation_scores():
