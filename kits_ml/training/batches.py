@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kits_ml import runtime
 from kits_ml.data.neighbours import neighbour_positions
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slices import PreparedStore
@@ -99,6 +100,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         input_slices: slices the network sees at once.
         label_sizes: rows of each output of a network with deep supervision; the labels are then several, taken to
             each size by nearest neighbour. Without it, the labels as they are.
+        augment: changes images and labels of a batch, called as `Augmentation` is. Without it, they stay.
     """
 
     def __init__(
@@ -110,14 +112,16 @@ class ShuffledBatches(keras.utils.PyDataset):
         seed: int,
         input_slices: int = 1,
         label_sizes: Sequence[int] | None = None,
+        augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        super().__init__(workers=1)
+        super().__init__(workers=runtime.loader_threads())
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.input_slices = input_slices
         self.label_sizes = label_sizes
+        self.augment = augment
         self.epoch = 0
 
     @property
@@ -125,9 +129,12 @@ class ShuffledBatches(keras.utils.PyDataset):
         return self.steps_per_epoch
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
-        chosen = self.positions(self.epoch * self.steps_per_epoch + step)
+        number = self.epoch * self.steps_per_epoch + step
+        chosen = self.positions(number)
         images = network_input(self.slices.with_neighbours(chosen, self.input_slices))
         labels = self.slices.labels[chosen]
+        if self.augment is not None:
+            images, labels = self.augment(images, labels, first_draw=number * self.batch_size)
         if self.label_sizes is None:
             return images, labels
         return images, tuple(shrink_labels(labels, size) for size in self.label_sizes)

@@ -13,6 +13,7 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
+from kits_ml.training.augmentation import Augmentation
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
 from kits_ml.training.losses import LOSSES
 from kits_ml.training.metrics import Observer, validation_scores
@@ -55,7 +56,7 @@ def fit(
             its resolution, as in nnU-Net, and the first alone is scored.
         train: slices to fit to.
         validation: slices of other patients, scored after each epoch.
-        settings: loss, optimiser, batches, budget, seed.
+        settings: loss, optimiser, batches and how they are varied, budget, seed.
         callbacks: called after the epoch's validation scores are in the logs.
 
     Raises:
@@ -75,6 +76,7 @@ def fit(
         seed=settings.seed,
         input_slices=settings.input_slices,
         label_sizes=label_sizes,
+        augment=Augmentation(settings, seed=settings.seed) if settings.augmentation else None,
     )
     best = BestWeights(SELECTION_METRIC)
     history = model.fit(
