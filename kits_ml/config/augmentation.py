@@ -37,7 +37,7 @@ class AugmentationSettings(Settings):
     shift_fraction: float = setting(0.1, "augmentation: largest shift, as share of the side", minimum=0, maximum=1)
     elastic_probability: float = setting(0.15, "augmentation: bend smoothly", minimum=0, maximum=1)
     elastic_fraction: float = setting(
-        0.015,
+        0.01,
         "augmentation: standard deviation of the bending, as share of the side; above 0.03 tissue may fold",
         minimum=0,
         maximum=0.1,

@@ -111,7 +111,7 @@ def test_what_comes_out_is_what_a_network_takes(input_slices):
 
 
 def test_smaller_outputs_get_the_changed_labels():
-    images, labels = _loader(label_sizes=[32, 16])[0]
+    _, labels = _loader(label_sizes=[32, 16])[0]
     whole = _loader()[0][1]
     np.testing.assert_array_equal(labels[0], whole)
     np.testing.assert_array_equal(labels[1], batches.shrink_labels(whole, 16))
@@ -177,7 +177,7 @@ def test_strengths_keep_to_their_ranges():
     assert np.mean([one.scale < 1 for one, _ in drawn]) == pytest.approx(0.5, abs=0.09)
     bending = np.stack([one.bending for one, _ in drawn])
     assert bending.shape == (500, augmentation.BENDING_POINTS, augmentation.BENDING_POINTS, 2)
-    assert bending.std() == pytest.approx(0.015, rel=0.02)
+    assert bending.std() == pytest.approx(0.01, rel=0.02)
 
 
 def test_switching_one_change_off_leaves_the_others():

@@ -55,6 +55,13 @@ def test_image_and_labels_move_together(change):
     np.testing.assert_allclose(_middle(bright), _middle(kidney), atol=0.3)
 
 
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_labels_are_never_mixed(change):
+    image, label_map = _square(24, 20)
+    _, labels = move(image, 2 * (label_map > 0).astype(np.uint8), change)
+    assert set(np.unique(labels)) == {0, 2}  # kidney, 1, would lie between
+
+
 def test_nothing_to_move():
     image, label_map = _noise()
     moved, labels = move(image, label_map, SpatialChange())
@@ -129,7 +136,7 @@ def test_bending_moves_by_what_the_coarse_grid_says():
     np.testing.assert_array_equal(bent[1], shifted[1])
 
 
-def test_bending_at_the_default_strength_does_not_fold():
+def test_bending_half_as_strong_again_as_the_default_does_not_fold():
     # where columns (rows) stay in order along each row (column) nothing is passed twice
     for seed in range(20):
         bending = np.random.default_rng(seed).normal(0, 0.015, (8, 8, 2))
