@@ -45,7 +45,7 @@ SIZE = 256
 NUM_SLICES = 64
 ALLOWED = 0.15
 RESULT = Path(__file__).with_suffix(".md")
-BUSY = "**Others used the machine meanwhile**: times of steps are much longer than they would be; trust CPU times and shares."
+BUSY = "**Others used the machine meanwhile**: steps take much longer than they would; trust CPU times and shares."
 
 
 def soft_noise(num_slices: int, *, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -158,10 +158,8 @@ def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str
         augmented: {kind: min(one[kind] for one in all_of_them) for kind in ("wall", "cpu")}
         for augmented, all_of_them in taken.items()
     }
-    lines = [
-        f"| steps of the default U-Net, {num_threads or 'all'} thread(s) | a slice, ms | a slice, CPU ms |",
-        "|---|--:|--:|",
-    ]
+    heading = f"steps of the default U-Net, {num_threads or 'all'} thread(s)"
+    lines = [f"| {heading} | a slice, ms | a slice, CPU ms |", "|---|--:|--:|"]
     for augmented, title in ((False, "without augmentation"), (True, "with augmentation")):
         lines.append(f"| {title} | {least[augmented]['wall']:.0f} | {least[augmented]['cpu']:.0f} |")
     return lines, least

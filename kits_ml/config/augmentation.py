@@ -38,7 +38,7 @@ class AugmentationSettings(Settings):
     elastic_probability: float = setting(0.15, "augmentation: bend smoothly", minimum=0, maximum=1)
     elastic_fraction: float = setting(
         0.01,
-        "augmentation: standard deviation of the bending, as share of the side; above 0.03 tissue may fold",
+        "augmentation: standard deviation of the bending, as share of the side; above 0.015 tissue may fold",
         minimum=0,
         maximum=0.1,
     )
