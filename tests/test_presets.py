@@ -25,9 +25,14 @@ def test_the_reports_preparation_is_the_default():
     assert settings.select(PreprocessingSettings) == PreprocessingSettings()
     assert settings.select(SelectionSettings) == SelectionSettings(selection="report")
     assert settings.loss == "categorical_crossentropy"
+    assert not settings.augmentation
     assert settings.batch_size * settings.steps_per_epoch * settings.epochs == 50 * 50 * 5
 
 
 def test_the_other_presets_change_something():
     for path in PRESETS:
         assert TrainSettings.from_mapping(read_config(str(path))) != TrainSettings(), path
+
+
+def test_the_training_on_real_slices_stays_as_it_was_measured():
+    assert not TrainSettings.from_mapping(read_config(str(FOLDER.parent / "kits_thin/config.yaml"))).augmentation

@@ -85,8 +85,7 @@ def train_opponent(folder: Path, split_file: Path, options: argparse.Namespace) 
 
     prepared = prepare_slices(options, split_file)
     train, validation = (
-        batches.read_slices(prepared.store, getattr(prepared.split, part))
-        for part in ("train", "validation")
+        batches.read_slices(prepared.store, getattr(prepared.split, part)) for part in ("train", "validation")
     )
     model, record = train_basic_unet(train, validation, minutes=options.minutes, seed=0)
     predictor = Predictor(model, prepared.store.settings, batch_size=BATCH_SIZE)

@@ -173,9 +173,7 @@ def machine() -> str:
         if line.startswith("model name"):
             model = line.split(":")[1].strip()
             break
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("numpy", "keras", "tensorflow", "pillow")
-    )
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "keras", "tensorflow", "pillow"))
     return (
         f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start (others used the machine where "
         f"it is above 1); Python {platform.python_version()}, {versions}"

@@ -12,7 +12,7 @@ from kits_ml.settings import Settings, setting
 class DeviceSettings(Settings):
     """Seed, precision and threads."""
 
-    seed: int = setting(0, "of the weights and the order of slices", minimum=0)
+    seed: int = setting(0, "of the weights, the order of slices and their augmentation", minimum=0)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "auto: bfloat16 in convolutions where the processor has it, else float32"
     )

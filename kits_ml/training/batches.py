@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from kits_ml import runtime
 from kits_ml.data.neighbours import neighbour_positions
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slice_cache import open_cache
@@ -129,6 +130,7 @@ class ShuffledBatches(keras.utils.PyDataset):
             each size by nearest neighbour. Without it, the labels as they are.
         first_step: the batch of the whole training that epoch 0 begins with. Only for a training that goes on and
             has Keras count its epochs from 0 again; with `initial_epoch` the epoch alone says it.
+        augment: changes images and labels of a batch, called as `Augmentation` is. Without it, they stay.
 
     Attributes:
         epoch: the epoch that batch numbers count from; `FollowEpochs` sets it.
@@ -144,8 +146,9 @@ class ShuffledBatches(keras.utils.PyDataset):
         input_slices: int = 1,
         label_sizes: Sequence[int] | None = None,
         first_step: int = 0,
+        augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        super().__init__(workers=1)
+        super().__init__(workers=runtime.loader_threads())
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -153,6 +156,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.input_slices = input_slices
         self.label_sizes = label_sizes
         self.first_step = first_step
+        self.augment = augment
         self.epoch = 0
 
     @property
@@ -167,6 +171,8 @@ class ShuffledBatches(keras.utils.PyDataset):
         chosen = self.positions(step)
         images = network_input(self.slices.with_neighbours(chosen, self.input_slices))
         labels = self.slices.labels_of(chosen)
+        if self.augment is not None:
+            images, labels = self.augment(images, labels, first_draw=step * self.batch_size)
         if self.label_sizes is None:
             return images, labels
         return images, tuple(shrink_labels(labels, size) for size in self.label_sizes)

@@ -56,7 +56,7 @@ def fit(
             `deep_supervision_weights` says, and the first alone is scored.
         train: slices to fit to.
         validation: slices of other patients, scored after each epoch.
-        settings: loss, optimiser, batches, budget, seed.
+        settings: loss, optimiser, batches and how they are varied, budget, seed.
         callbacks: called after the epoch's validation scores are in the logs.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy as np
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.labels import BACKGROUND
+from kits_ml.training.augmentation import Augmentation
 from kits_ml.training.batches import ShuffledBatches, SliceArrays, order, shuffled_positions
 
 
@@ -89,6 +90,7 @@ def make_batches(
         input_slices=settings.input_slices,
         label_sizes=label_sizes,
         first_step=first_step,
+        augment=Augmentation(settings, seed=settings.seed) if settings.augmentation else None,
         **(only_foreground if settings.sampling == "foreground" else {}),
     )
 

@@ -53,6 +53,15 @@ def test_the_same_seed_gives_the_same_course():
     assert first == second
 
 
+def test_augmentation_changes_what_is_learned_from_and_not_what_is_scored():
+    short = dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3)
+    _, plain = _fit(dataclasses.replace(short, augmentation=False))
+    model, varied = _fit(short)
+    assert plain.history["loss"] != varied.history["loss"]
+    again = validation_scores(model, _slices(1), batch_size=4)
+    assert again["foreground_iou"] == pytest.approx(varied.best_score, abs=1e-6)
+
+
 def test_each_sampling_draws_other_batches():
     short = dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3)
     histories = [_fit(dataclasses.replace(short, sampling=sampling))[1].history for sampling in SAMPLINGS]
