@@ -119,21 +119,24 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.input_slices = input_slices
         self.label_sizes = label_sizes
         self.epoch = 0
+        #: Steps of each epoch that are left out, at its beginning: for what is left of an epoch that was interrupted.
+        self.first_step = 0
 
     @property
     def num_batches(self) -> int:
-        return self.steps_per_epoch
+        return self.steps_per_epoch - self.first_step
+
+    def go_to(self, epoch: int) -> None:
+        """Says which epoch comes next; Keras tells a data set that an epoch ends, but not which, nor only then."""
+        self.epoch = epoch
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
-        chosen = self.positions(self.epoch * self.steps_per_epoch + step)
+        chosen = self.positions(self.epoch * self.steps_per_epoch + self.first_step + step)
         images = network_input(self.slices.with_neighbours(chosen, self.input_slices))
         labels = self.slices.labels[chosen]
         if self.label_sizes is None:
             return images, labels
         return images, tuple(shrink_labels(labels, size) for size in self.label_sizes)
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
 
     def positions(self, step: int) -> np.ndarray:
         """Which slices batch number `step` of the whole training holds; `(batch_size,)`."""
