@@ -78,7 +78,7 @@ class StopOnBadLoss(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not np.isfinite(loss):
             raise BadLossError(
-                f"the loss became {loss} in step {self.first_step + batch + 1} of the epoch {self.epoch + 1}; "
+                f"the loss became {loss} in epoch {self.epoch + 1}, step {self.first_step + batch + 1}; "
                 "try a smaller learning_rate"
             )
 
@@ -99,6 +99,7 @@ class Progress(keras.callbacks.Callback):
         self.num_epochs = num_epochs
         self.steps_per_epoch = steps_per_epoch
         self.done = done
+        self.bar = None
 
     def on_train_begin(self, logs=None):
         num_steps = self.num_epochs * self.steps_per_epoch
@@ -115,7 +116,12 @@ class Progress(keras.callbacks.Callback):
         self.bar.write(f"epoch {epoch + 1}/{self.num_epochs}  {values}", file=sys.stderr)
 
     def on_train_end(self, logs=None):
-        self.bar.close()
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the bar as it stands; also where an error ended the training."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Course(keras.callbacks.Callback):
@@ -137,7 +143,7 @@ class Course(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes checkpoints: within an epoch when one is due, at each epoch's end, and when somebody asks to stop.
+    """Writes checkpoints: at the start, when one is due, at each epoch's end, and when somebody asks to stop.
 
     Comes after all other callbacks, so that a checkpoint never says of an epoch what they have not done yet: an epoch
     whose checkpoint a kill prevented is gone through again, with the same result.
@@ -167,9 +173,16 @@ class Checkpoints(keras.callbacks.Callback):
     ):
         super().__init__()
         self.file, self.best, self.others, self.stop = file, best, others, stop
+        self.begun = resumed is not None
         self.first_step = resumed.step if resumed else 0
         self.metrics = resumed.arrays["metrics"] if resumed and resumed.step else None
         self.last: Checkpoint | None = None
+
+    def on_train_begin(self, logs=None):
+        if self.file and not self.begun:  # so that a kill before the first one can be gone on from too
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._keep(self._capture(epoch=0, step=0))
+        self.begun = True
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch

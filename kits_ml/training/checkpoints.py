@@ -160,7 +160,7 @@ def read(path: Path, *, only_record: bool = False) -> Checkpoint:
         InputError: no checkpoint, a damaged one, or one of another version of the program.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             record = json.loads(content[_RECORD].tobytes())
             if record["format"] != FORMAT:
                 raise InputError(f"{path}: a checkpoint of format {record['format']}, expected {FORMAT}; remove it")

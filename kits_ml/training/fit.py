@@ -89,6 +89,7 @@ def fit(
     )
     best, course = BestWeights(SELECTION_METRIC), Course()
     done = resumed.epoch * settings.steps_per_epoch + resumed.step if resumed else 0
+    progress = Progress(settings.epochs, settings.steps_per_epoch, done=done)
     watching = [
         StopOnBadLoss(first_step=resumed.step if resumed else 0),
         Validation(
@@ -96,7 +97,7 @@ def fit(
         ),
         *([reported] if reported else []),
         best,
-        Progress(settings.epochs, settings.steps_per_epoch, done=done),
+        progress,
         *callbacks,
         course,
     ]
@@ -107,6 +108,8 @@ def fit(
         except BadLossError as error:
             error.fitted = _fitted(model, single, best=best, course=course) if best.weights else None
             raise
+        finally:
+            progress.close()
         keeper.finish(settings.epochs)
     return _fitted(model, single, best=best, course=course)
 
@@ -124,6 +127,13 @@ def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
     single = models.without_supervision(model)
     single.compile(jit_compile=runtime.jit_compile())
     return _fitted(model, single, best=best, course=course)
+
+
+def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
+    """The history until a checkpoint."""
+    course = Course()
+    checkpoint.restore_callbacks([course])
+    return course.history
 
 
 def _fitted(model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course) -> Fitted:
@@ -149,6 +159,7 @@ def _run(
     epoch = 0
     if resumed:
         resumed.restore(model, keeper.others)
+        keeper.best.weights = list(resumed.arrays["best"]) or None
         if resumed.stopped:
             return
         epoch = resumed.epoch
