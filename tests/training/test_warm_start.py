@@ -53,7 +53,14 @@ def test_a_convolutional_network_may_see_another_size(tmp_path):
     _assert_same(model, saved)
 
 
-@pytest.mark.parametrize(("there", "here"), [(False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        pytest.param(False, True, marks=pytest.mark.slow),
+        (True, False),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
 def test_deep_supervision_is_no_hindrance(there, here, tmp_path):
     options = {"architecture": "nnunet", "depth": 2}
     saved = _save(tmp_path, **options, deep_supervision=there)

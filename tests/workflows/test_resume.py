@@ -87,8 +87,7 @@ def _client(project: Path) -> MlflowClient:
 
 def _runs(project: Path) -> list:
     client = _client(project)
-    (experiment,) = [one for one in client.search_experiments() if one.name == "kits_ml"]
-    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return client.search_runs([one.experiment_id for one in client.search_experiments()])
 
 
 def _weights(project: Path, run_id: str) -> list[np.ndarray]:
@@ -102,8 +101,9 @@ def _weights(project: Path, run_id: str) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(project):
+    before = {run.info.run_id for run in _runs(project)}
     _finish(_start(project))
-    (run,) = _runs(project)
+    (run,) = [run for run in _runs(project) if run.info.run_id not in before]
     assert run.info.status == "FINISHED"
     assert not list(project.glob("data/checkpoints/*"))
     return run
@@ -111,11 +111,12 @@ def uninterrupted(project):
 
 @pytest.mark.slow
 def test_ctrl_c_then_kill_9_then_the_end(project, uninterrupted):
+    before = {run.info.run_id for run in _runs(project)}
     process = _start(project)
     _wait_for(process, project, epoch=0)
     process.send_signal(signal.SIGINT)
     _, said = _finish(process, code=130)
-    (run,) = [one for one in _runs(project) if one.info.run_id != uninterrupted.info.run_id]
+    (run,) = [run for run in _runs(project) if run.info.run_id not in before]
     run_id = run.info.run_id
     assert run.info.status == "KILLED"
     assert run.data.tags["end_reason"].startswith("stopped by Ctrl-C in epoch 1, after step ")
@@ -138,7 +139,7 @@ def test_ctrl_c_then_kill_9_then_the_end(project, uninterrupted):
     assert f"going on with run {run_id}, stopped in epoch 2, after step " in said
 
     run = _client(project).get_run(run_id)
-    assert len(_runs(project)) == 2  # this and the uninterrupted one
+    assert {run.info.run_id for run in _runs(project)} == {*before, run_id}  # the same run went on
     assert run.info.status == "FINISHED"
     assert "end_reason" not in run.data.tags
     assert run.data.tags["num_resumes"] == "2"
@@ -186,7 +187,6 @@ def test_resume_with_mlflow_run_goes_on_with_the_stopped_run(project):
     )
     assert done.returncode == 0, done.stderr
     assert _client(project).get_run(stopped.info.run_id).info.status == "FINISHED"
-    experiments = [one.experiment_id for one in _client(project).search_experiments()]
-    (pointer,) = [run for run in _client(project).search_runs(experiments) if run.info.run_id not in before]
+    (pointer,) = [run for run in _runs(project) if run.info.run_id not in before]
     assert pointer.data.tags["resumed_run"] == stopped.info.run_id
     assert pointer.info.status == "FINISHED"
