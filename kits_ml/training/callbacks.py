@@ -194,6 +194,8 @@ class Checkpoints(keras.callbacks.Callback):
         wanted = self.stop.signal_number is not None
         if batch + 1 == self.params["steps"] or not (wanted or (self.file and self.file.is_due())):
             return  # after the last step comes the epoch's own
+        if self.model.stop_training:
+            return  # and so it does where a callback ends the epoch
         step = self.first_step + batch + 1
         self._keep(self._capture(epoch=self.epoch, step=step))
         if wanted:
