@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kits_ml import __version__, config, runtime
-from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError
+from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError, StoppedError
 from kits_ml.options import takes_settings
 
 
@@ -21,6 +21,10 @@ class Commands(click.Group):
             return super().invoke(context)
         except (InputError, MetricMisreadsError) as error:
             raise click.ClickException(str(error)) from error
+        except StoppedError as error:
+            stopped = click.ClickException(str(error))
+            stopped.exit_code = error.exit_code
+            raise stopped from error
         except OSError as error:  # no permission, a full disk: not a fault of the program
             if error.filename is None:
                 raise

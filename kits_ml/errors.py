@@ -43,6 +43,19 @@ class MetricMisreadsError(Exception):
         super().__init__(message)
 
 
+class StoppedError(Exception):
+    """Somebody ended the work, by Ctrl-C or a signal; not a fault, and nothing that was finished is lost.
+
+    Args:
+        message: where it stopped and how to go on, one line.
+        signal_number: the signal, SIGINT where it was Ctrl-C.
+    """
+
+    def __init__(self, message: str, *, signal_number: int):
+        self.exit_code = 128 + signal_number  # what a shell reports of a process that a signal ended
+        super().__init__(message)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kits_ml.config.architecture import ArchitectureSettings
 from kits_ml.config.augmentation import AugmentationSettings
+from kits_ml.config.checkpoints import CheckpointSettings
 from kits_ml.config.data import PrepareSettings
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.losses import LossSettings
@@ -17,6 +18,7 @@ from kits_ml.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(
+    CheckpointSettings,
     DeviceSettings,
     OptimizationSettings,
     AugmentationSettings,

@@ -128,12 +128,12 @@ class ShuffledBatches(keras.utils.PyDataset):
         input_slices: slices the network sees at once.
         label_sizes: rows of each output of a network with deep supervision; the labels are then several, taken to
             each size by nearest neighbour. Without it, the labels as they are.
-        first_step: the batch of the whole training that epoch 0 begins with. Only for a training that goes on and
-            has Keras count its epochs from 0 again; with `initial_epoch` the epoch alone says it.
         augment: changes images and labels of a batch, called as `Augmentation` is. Without it, they stay.
 
     Attributes:
         epoch: the epoch that batch numbers count from; `FollowEpochs` sets it.
+        first_step: steps of each epoch that are left out, at its beginning: for what is left of an epoch that was
+            interrupted.
     """
 
     def __init__(
@@ -145,7 +145,6 @@ class ShuffledBatches(keras.utils.PyDataset):
         seed: int,
         input_slices: int = 1,
         label_sizes: Sequence[int] | None = None,
-        first_step: int = 0,
         augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
         super().__init__(workers=runtime.loader_threads())
@@ -155,16 +154,16 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.seed = seed
         self.input_slices = input_slices
         self.label_sizes = label_sizes
-        self.first_step = first_step
         self.augment = augment
         self.epoch = 0
+        self.first_step = 0
 
     @property
     def num_batches(self) -> int:
-        return self.steps_per_epoch
+        return self.steps_per_epoch - self.first_step
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
-        return self.batch(self.first_step + self.epoch * self.steps_per_epoch + step)
+        return self.batch(self.epoch * self.steps_per_epoch + self.first_step + step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
         """Batch number `step` of the whole training, its draws are `draws(step)`: images, and labels."""

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
-from tqdm import tqdm
 
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError
 from kits_ml.training.as_reported import AsReported
-from kits_ml.training.batches import FollowEpochs, SliceArrays
+from kits_ml.training.batches import FollowEpochs, ShuffledBatches, SliceArrays
+from kits_ml.training.callbacks import (
+    SELECTION_METRIC,
+    BadLossError,
+    BestWeights,
+    Checkpoints,
+    Course,
+    Progress,
+    StopOnBadLoss,
+)
+from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
+from kits_ml.training.interrupts import stop_requests
 from kits_ml.training.losses import make_loss
 from kits_ml.training.losses.supervision import head_weights
 from kits_ml.training.metrics import Observer, validation_scores
 from kits_ml.training.sampling import make_batches
-from kits_ml.trust import require_trustworthy
-
-#: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
-SELECTION_METRIC = "val_foreground_iou"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,8 @@ def fit(
     settings: TrainSettings,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint_file: CheckpointFile | None = None,
+    resumed: Checkpoint | None = None,
 ) -> Fitted:
     """Trains, and leaves the best epoch's weights in the model.
 
@@ -57,10 +63,15 @@ def fit(
         train: slices to fit to.
         validation: slices of other patients, scored after each epoch.
         settings: loss, optimiser, batches and how they are varied, budget, seed.
-        callbacks: called after the epoch's validation scores are in the logs.
+        callbacks: called after the epoch's validation scores are in the logs. One with `get_state()` and
+            `set_state(state)`, a JSON mapping, gets its state back when the training goes on.
+        checkpoint_file: where checkpoints go; none are made without.
+        resumed: goes on from here, as if it had never stopped.
 
     Raises:
-        InputError: the loss became NaN or infinite.
+        BadLossError: the loss became NaN or infinite; it has the best weights so far.
+        StoppedError: by Ctrl-C or SIGTERM, after a checkpoint.
+        InputError: a checkpoint of another model.
     """
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = AsReported() if settings.as_reported else None
@@ -69,34 +80,99 @@ def fit(
     if single is not model:
         single.compile(jit_compile=runtime.jit_compile())
     batches = make_batches(train, settings, label_sizes=label_sizes)
-    best = BestWeights(SELECTION_METRIC)
-    history = model.fit(
-        batches,
-        epochs=settings.epochs,
-        verbose=0,
-        shuffle=False,
-        callbacks=[
-            FollowEpochs(batches),
-            StopOnBadLoss(),
-            Validation(
-                single,
-                validation,
-                batch_size=settings.batch_size,
-                observe=reported.observe if reported else None,
-            ),
-            *([reported] if reported else []),
-            best,
-            Progress(settings.epochs, settings.steps_per_epoch),
-            *callbacks,
-        ],
-    )
+    best, course = BestWeights(SELECTION_METRIC), Course()
+    done = resumed.epoch * settings.steps_per_epoch + resumed.step if resumed else 0
+    progress = Progress(settings.epochs, settings.steps_per_epoch, done=done)
+    watching = [
+        StopOnBadLoss(first_step=resumed.step if resumed else 0),
+        Validation(
+            single, validation, batch_size=settings.batch_size, observe=reported.observe if reported else None
+        ),
+        *([reported] if reported else []),
+        best,
+        progress,
+        *callbacks,
+        course,
+    ]
+    with stop_requests() as stop:
+        keeper = Checkpoints(checkpoint_file, best=best, others=watching, stop=stop, resumed=resumed)
+        try:
+            _run(model, batches, num_epochs=settings.epochs, keeper=keeper, resumed=resumed)
+        except BadLossError as error:
+            error.fitted = _fitted(model, single, best=best, course=course) if best.weights else None
+            raise
+        finally:
+            progress.close()
+        keeper.finish(settings.epochs)
+    return _fitted(model, single, best=best, course=course)
+
+
+def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
+    """What `fit` gave when it made this checkpoint, the last of its training.
+
+    Args:
+        model: of the same architecture; gets the weights.
+        checkpoint: one that is `fitted`.
+    """
+    best, course = BestWeights(SELECTION_METRIC), Course()
+    checkpoint.restore_callbacks([best, course])
+    best.weights = list(checkpoint.arrays["best"])
+    single = models.without_supervision(model)
+    single.compile(jit_compile=runtime.jit_compile())
+    return _fitted(model, single, best=best, course=course)
+
+
+def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
+    """The history until a checkpoint."""
+    course = Course()
+    checkpoint.restore_callbacks([course])
+    return course.history
+
+
+def _fitted(model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course) -> Fitted:
     best.restore(model)
-    return Fitted(
-        model=single,
-        history={name: [float(value) for value in values] for name, values in history.history.items()},
-        best_epoch=best.epoch,
-        best_score=best.score,
-    )
+    return Fitted(model=single, history=course.history, best_epoch=best.epoch, best_score=best.score)
+
+
+def _run(
+    model: keras.Model,
+    batches: ShuffledBatches,
+    *,
+    num_epochs: int,
+    keeper: Checkpoints,
+    resumed: Checkpoint | None,
+) -> None:
+    """Goes through the epochs that are left; what is left of one that was begun is a run of its own."""
+
+    def run(first: int, last: int) -> None:
+        callbacks = [FollowEpochs(batches), *keeper.others, keeper]
+        model.fit(batches, initial_epoch=first, epochs=last, verbose=0, shuffle=False, callbacks=callbacks)
+
+    epoch = 0
+    if resumed:
+        resumed.restore(model, keeper.others)
+        keeper.best.weights = list(resumed.arrays["best"]) or None
+        if resumed.stopped:
+            return
+        epoch = resumed.epoch
+    if resumed and resumed.step:
+        _make_metrics(model, batches, resumed)
+        batches.first_step = resumed.step
+        run(epoch, epoch + 1)
+        if model.stop_training:
+            return
+        batches.first_step = 0
+        epoch += 1
+        keeper.last.restore(model, keeper.others)  # Keras ends a run by making averaged weights the weights
+    if epoch < num_epochs:
+        run(epoch, num_epochs)
+
+
+def _make_metrics(model: keras.Model, batches: ShuffledBatches, resumed: Checkpoint) -> None:
+    """Lets Keras make the variables of its metrics, which with TensorFlow it does at the first batch only."""
+    if len(model.metrics_variables) != len(resumed.arrays["metrics"]):
+        model.test_on_batch(*batches[0])
+        resumed.restore(model, [])
 
 
 def _compile(
@@ -138,58 +214,3 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         scores = validation_scores(self.scored, self.slices, batch_size=self.batch_size, observe=self.observe)
         logs.update({f"val_{name}": value for name, value in scores.items()})
-
-
-class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the highest score; of equal ones, the first.
-
-    Raises:
-        InputError: a metric as reported, which may not choose.
-    """
-
-    def __init__(self, metric: str):
-        super().__init__()
-        self.metric = require_trustworthy(metric, use="choose weights")
-        self.score, self.epoch, self.weights = -float("inf"), -1, None
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs[self.metric] > self.score:
-            self.score, self.epoch, self.weights = float(logs[self.metric]), epoch, self.model.get_weights()
-
-    def restore(self, model: keras.Model) -> None:
-        """Gives the model the kept weights."""
-        if self.weights is not None:
-            model.set_weights(self.weights)
-
-
-class StopOnBadLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is no number any more."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = float(logs["loss"])
-        if loss != loss or loss in (float("inf"), -float("inf")):
-            raise InputError(f"the loss became {loss} in step {batch + 1} of the epoch; try a smaller learning_rate")
-
-
-class Progress(keras.callbacks.Callback):
-    """One bar over all steps, and a line an epoch."""
-
-    def __init__(self, num_epochs: int, steps_per_epoch: int):
-        super().__init__()
-        self.num_epochs = num_epochs
-        self.steps_per_epoch = steps_per_epoch
-
-    def on_train_begin(self, logs=None):
-        self.bar = tqdm(total=self.num_epochs * self.steps_per_epoch, desc="train", unit="step", file=sys.stderr)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        names = ("loss", "val_dice_kidney", "val_dice_tumour", SELECTION_METRIC)
-        values = "  ".join(f"{name} {logs[name]:.3f}" for name in names)
-        self.bar.write(f"epoch {epoch + 1}/{self.num_epochs}  {values}", file=sys.stderr)
-
-    def on_train_end(self, logs=None):
-        self.bar.close()

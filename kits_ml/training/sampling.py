@@ -78,9 +78,9 @@ SAMPLINGS = {"shuffled": ShuffledBatches, "foreground": ForegroundBatches, "bala
 
 
 def make_batches(
-    slices: SliceArrays, settings: TrainSettings, *, label_sizes: Sequence[int] | None = None, first_step: int = 0
+    slices: SliceArrays, settings: TrainSettings, *, label_sizes: Sequence[int] | None = None
 ) -> ShuffledBatches:
-    """The batches of a training as its settings say; `label_sizes` and `first_step` as of `ShuffledBatches`."""
+    """The batches of a training as its settings say; `label_sizes` as of `ShuffledBatches`."""
     only_foreground = {"foreground_fraction": settings.foreground_fraction}
     return SAMPLINGS[settings.sampling](
         slices,
@@ -89,7 +89,6 @@ def make_batches(
         seed=settings.seed,
         input_slices=settings.input_slices,
         label_sizes=label_sizes,
-        first_step=first_step,
         augment=Augmentation(settings, seed=settings.seed) if settings.augmentation else None,
         **(only_foreground if settings.sampling == "foreground" else {}),
     )

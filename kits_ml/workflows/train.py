@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,24 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
-from kits_ml.config import TrainSettings
+from kits_ml.config import ArchitectureSettings, TrainSettings
 from kits_ml.data import images
-from kits_ml.errors import CasesFailedError
+from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
-from kits_ml.training.fit import Fitted, fit
+from kits_ml.training.callbacks import BadLossError
+from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
+from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
+from kits_ml.training.warm_start import Parent
+from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
 from kits_ml.workflows.prepare import Prepared, prepare
+from kits_ml.workflows.resume import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,9 @@ log = logging.getLogger(__name__)
 EXAMPLE_SHAPE = (2, 64, 64)
 #: Fingerprints of slices a case, by which evaluation knows a training scan again under another name.
 NUM_SLICES_KEPT = 16
+
+#: Artifact of a run whose loss became no number: the best weights until then, to use or to start from.
+BEST_WEIGHTS = "best_weights"
 
 #: What the picture of the learning curves shows; the run holds the others too.
 CURVES = ("loss", "val_dice_kidney", "val_dice_tumour", "val_foreground_iou", "val_mean_iou_with_background")
@@ -61,47 +71,92 @@ class Trained:
 
 
 def train(settings: TrainSettings) -> Trained:
-    """Runs the whole training.
+    """Runs the whole training, or what is left of one that was stopped.
+
+    A kill at any moment costs no more than the time since the last checkpoint: what comes after the last epoch
+    (scores, logging, registering) is done again with the weights that were kept. A kill between registering and the
+    end leaves a version that the resumed training registers a second time.
 
     Raises:
-        InputError: bad settings or data, a tracking server that does not answer, a loss that is no number.
+        InputError: bad settings or data, a tracking server that does not answer, a loss that is no number; the best
+            weights are then an artifact of the run.
         CasesFailedError: some cases cannot be used, and `skip_failed_cases` is off.
         MetricMisreadsError: a metric in use does not read what theory says.
+        StoppedError: Ctrl-C or SIGTERM.
     """
     runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
     runtime.seed_everything(settings.seed)
     model = models.build(settings)
-    with runs.run(experiment=settings.experiment, run_name=settings.run_name or settings.architecture) as active:
-        runs.log_settings(settings)
-        _check_metrics(settings)
-        prepared = prepare(settings)
-        _log_data(prepared)
-        fitted = _fit(model, prepared, settings)
-        predictor = Predictor(
-            fitted.model,
-            prepared.store.settings,
-            description=_describe(prepared, fitted, settings, active.info.run_id),
-            batch_size=settings.batch_size,
-        )
-        evaluated = {
-            part: _evaluate(predictor, prepared, part)
-            for part in ("validation", "test")
-            if getattr(prepared.split, part)
-        }
-        example_case = (prepared.split.test or prepared.split.validation)[0]
-        example_scan = prepared.cases[example_case].image_path
-        input_example, spacing_mm = _input_example(example_scan)
-        model_uri = registry.log_model(predictor, input_example=input_example, spacing_mm=spacing_mm)
-        registered = registry.register(model_uri, settings.model_name) if settings.register else None
-        return Trained(
-            run_id=active.info.run_id,
-            artifacts=active.info.artifact_uri.removeprefix("file://"),
-            scores={part: found.cases for part, found in evaluated.items()},
-            summaries={part: found.summary for part, found in evaluated.items()},
-            registered=registered,
-            example_case=example_case,
-            example_scan=example_scan,
-        )
+    stopped = resume.find_stopped(settings)
+    parent = stopped.parent if stopped else start.start_from(model, settings)
+    with runs.run(
+        experiment=settings.experiment,
+        run_name=settings.run_name or settings.architecture,
+        resumed_run=stopped.run_id if stopped else None,
+    ) as active:
+        try:
+            return _train(model, settings, active=active, stopped=stopped, parent=parent)
+        except (StoppedError, KeyboardInterrupt) as error:
+            raise resume.with_way_on(error, settings, active.info.run_id) from error
+        except MlflowException as error:
+            raise InputError(f"MLflow: {first_line(error)}; {resume.way_on(settings, active.info.run_id)}") from error
+
+
+def _train(
+    model: keras.Model,
+    settings: TrainSettings,
+    *,
+    active: mlflow.ActiveRun,
+    stopped: Stopped | None,
+    parent: Parent | None,
+) -> Trained:
+    run_id = active.info.run_id
+    runs.log_settings(settings)
+    _check_metrics(settings)
+    prepared = prepare(settings)
+    if stopped:
+        stopped.check_data(prepared)
+    to_score = {part: start.unseen_by_parent(prepared, part, parent) for part in ("validation", "test")}
+    _log_data(prepared)
+    file = resume.checkpoint_file(settings, prepared, run_id=run_id, parent=parent)
+    try:
+        fitted = _fit(model, prepared, settings, file=file, stopped=stopped)
+    except BadLossError as error:
+        raise _with_best_weights(error, prepared, settings, file=file, parent=parent) from error
+    predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent)
+    evaluated = {part: _evaluate(predictor, prepared, part, names) for part, names in to_score.items() if names}
+    example_case = (prepared.split.test or prepared.split.validation)[0]
+    example_scan = prepared.cases[example_case].image_path
+    input_example, spacing_mm = _input_example(example_scan)
+    model_uri = registry.log_model(predictor, input_example=input_example, spacing_mm=spacing_mm)
+    registered = registry.register(model_uri, settings.model_name) if settings.register else None
+    resume.forget(file)
+    return Trained(
+        run_id=run_id,
+        artifacts=active.info.artifact_uri.removeprefix("file://"),
+        scores={part: found.cases for part, found in evaluated.items()},
+        summaries={part: found.summary for part, found in evaluated.items()},
+        registered=registered,
+        example_case=example_case,
+        example_scan=example_scan,
+    )
+
+
+def _with_best_weights(
+    error: BadLossError, prepared: Prepared, settings: TrainSettings, *, file: CheckpointFile, parent: Parent | None
+) -> InputError:
+    """Logs the best weights until the loss became no number, and says where they are."""
+    run_id = mlflow.active_run().info.run_id
+    resume.forget(file)  # going on would end in the same step
+    if error.fitted is None:
+        return InputError(f"{error}. No epoch was finished, so no weights are kept")
+    with tempfile.TemporaryDirectory() as folder:
+        _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent).save(Path(folder))
+        mlflow.log_artifacts(folder, BEST_WEIGHTS)
+    return InputError(
+        f"{error}. The best weights until then, of epoch {error.fitted.best_epoch + 1} with val_foreground_iou "
+        f"{error.fitted.best_score:.3f}, are kept: runs:/{run_id}/{BEST_WEIGHTS}, for --init_from or --model"
+    )
 
 
 def _check_metrics(settings: TrainSettings) -> None:
@@ -125,7 +180,36 @@ def _log_data(prepared: Prepared) -> None:
     mlflow.set_tags({"data_digest": prepared.store.digest, "split_digest": prepared.split_path.stem})
 
 
-def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fitted:
+def _fit(
+    model: keras.Model,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    file: CheckpointFile,
+    stopped: Stopped | None,
+) -> Fitted:
+    checkpoint = stopped.load() if stopped else None
+    if checkpoint:
+        file.write(dataclasses.replace(checkpoint, about=file.about))  # now this process has it
+    if checkpoint and checkpoint.fitted:
+        fitted = fitted_before(model, checkpoint)
+        runs.EpochLog(fitted.history).flush()
+    else:
+        fitted = _fit_slices(model, prepared, settings, file=file, resumed=checkpoint)
+    mlflow.log_metrics({"best_epoch": fitted.best_epoch, "best_val_foreground_iou": fitted.best_score})
+    curves = {name: fitted.history[name] for name in CURVES}
+    mlflow.log_figure(figures.learning_curves(curves), "curves.png")
+    return fitted
+
+
+def _fit_slices(
+    model: keras.Model,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    file: CheckpointFile,
+    resumed: Checkpoint | None,
+) -> Fitted:
     train_slices = batches.read_slices(prepared.store, prepared.split.train, margin_mm=settings.training_margin_mm)
     validation_slices = batches.read_slices(prepared.store, prepared.split.validation)
     mlflow.log_dict(
@@ -133,17 +217,34 @@ def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fit
     )
     mlflow.set_tags({name: str(value) for name, value in runtime.describe().items()})
     mlflow.log_metric("num_parameters", model.count_params())
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=runs.log_epoch)
-    fitted = fit(model, train_slices, validation_slices, settings, callbacks=[callback])
-    mlflow.log_metrics({"best_epoch": fitted.best_epoch, "best_val_foreground_iou": fitted.best_score})
-    curves = {name: fitted.history[name] for name in CURVES}
-    mlflow.log_figure(figures.learning_curves(curves), "curves.png")
+    epoch_log = runs.EpochLog(history_before(resumed) if resumed else None)
+    fitted = fit(
+        model,
+        train_slices,
+        validation_slices,
+        settings,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=epoch_log)],
+        checkpoint_file=file,
+        resumed=resumed,
+    )
+    epoch_log.flush()
     return fitted
 
 
-def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
-    """Scores the cases of a part of the split and logs table, summary and pictures under its name."""
-    cases = {name: prepared.cases[name] for name in getattr(prepared.split, part)}
+def _predictor(
+    fitted: Fitted, prepared: Prepared, settings: TrainSettings, *, run_id: str, parent: Parent | None
+) -> Predictor:
+    return Predictor(
+        fitted.model,
+        prepared.store.settings,
+        description=_describe(prepared, fitted, settings, run_id=run_id, parent=parent),
+        batch_size=settings.batch_size,
+    )
+
+
+def _evaluate(predictor: Predictor, prepared: Prepared, part: str, names: Sequence[str]) -> Evaluated:
+    """Scores cases of a part of the split and logs table, summary and pictures under its name."""
+    cases = {name: prepared.cases[name] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         scored, failures = score_model(predictor, cases, output=output, description=f"evaluate {part}")
@@ -158,16 +259,22 @@ def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
     return evaluated
 
 
-def _describe(prepared: Prepared, fitted: Fitted, settings: TrainSettings, run_id: str) -> dict:
-    seen = (*prepared.split.train, *prepared.split.validation)
+def _describe(
+    prepared: Prepared, fitted: Fitted, settings: TrainSettings, *, run_id: str, parent: Parent | None
+) -> dict:
+    names = (*prepared.split.train, *prepared.split.validation)
     slice_digests = prepared.store.slice_digests()
+    seen_cases = {name: prepared.store.case_digests[name] for name in names}
+    seen_slices = {name: slice_digests[name][:NUM_SLICES_KEPT] for name in names}
     return {
         "run_id": run_id,
         "architecture": settings.architecture,
         "input_slices": settings.input_slices,
+        "network": settings.select(ArchitectureSettings).to_dict(),
+        "init_from": parent.describe() if parent else None,
         "data_digest": prepared.store.digest,
-        "seen_cases": {name: prepared.store.case_digests[name] for name in seen},
-        "seen_slices": {name: slice_digests[name][:NUM_SLICES_KEPT] for name in seen},
+        "seen_cases": parent.seen("seen_cases", seen_cases) if parent else seen_cases,
+        "seen_slices": parent.seen("seen_slices", seen_slices) if parent else seen_slices,
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }

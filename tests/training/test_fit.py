@@ -84,7 +84,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
     slices = _slices(0)
     model = models.build(SETTINGS)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-    with pytest.raises(InputError, match=r"the loss became nan in step 1 of the epoch; try a smaller learning_rate"):
+    with pytest.raises(InputError, match=r"the loss became nan in epoch 1, step 1; try a smaller learning_rate"):
         training.fit(model, slices, slices, SETTINGS)
 
 

@@ -1,0 +1,53 @@
+"""Ctrl-C as a request: the training ends between two steps, where all its state is known."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """Whether somebody asked to stop.
+
+    Attributes:
+        signal_number: how; None as long as nobody did.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def receive(self, signal_number: int, frame: Any = None) -> None:
+        """Notes a signal; a second Ctrl-C stops at once.
+
+        Raises:
+            KeyboardInterrupt: at a second Ctrl-C.
+        """
+        if self.signal_number == signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal_number is None:
+            self.signal_number = signal_number
+            log.warning(
+                "stopping after this step, or after the validation that runs; Ctrl-C again stops at once and loses "
+                "what came after the last checkpoint"
+            )
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turns Ctrl-C (SIGINT) and SIGTERM into requests while it is open; outside the main thread it does nothing."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,52 @@
+"""A training that starts with another model's weights: which model, and what may be scored then."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import keras
+
+from kits_ml.config import TrainSettings
+from kits_ml.errors import InputError
+from kits_ml.tracking import registry
+from kits_ml.training import warm_start
+from kits_ml.training.warm_start import Parent
+from kits_ml.workflows.prepare import Prepared
+
+log = logging.getLogger(__name__)
+
+
+def start_from(model: keras.Model, settings: TrainSettings) -> Parent | None:
+    """Gives the model the weights of the one that `init_from` names."""
+    source = settings.init_from
+    if source is None:
+        return None
+    is_file = ":/" not in source and source.endswith(warm_start.KERAS_SUFFIX)
+    path = Path(source) if is_file else registry.local_folder(source)
+    return warm_start.start_from(model, path, source=source, settings=settings)
+
+
+def unseen_by_parent(prepared: Prepared, part: str, parent: Parent | None) -> list[str]:
+    """The cases of a part of the split to score: for the test, those that the model to start from has not seen.
+
+    Raises:
+        InputError: it has seen them all.
+    """
+    names = list(getattr(prepared.split, part))
+    if parent is None:
+        return names
+    digests, slice_digests = prepared.store.case_digests, prepared.store.slice_digests()
+    seen = [name for name in names if parent.has_seen(digests[name], slice_digests[name])]
+    if not seen:
+        return names
+    if part != "test":
+        log.info("%s has seen %d of %d %s cases: their scores flatter", parent.source, len(seen), len(names), part)
+        return names
+    if len(seen) == len(names):
+        raise InputError(
+            f"init_from {parent.source}: has seen all {len(names)} test cases; expected a split whose test cases it "
+            "has not seen, see split_file"
+        )
+    log.warning("%s has seen %s: left out of the test", parent.source, ", ".join(seen))
+    return [name for name in names if name not in seen]

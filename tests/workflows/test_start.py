@@ -1,0 +1,65 @@
+"""Best weights of a failed run start another one, which counts what the first has seen."""
+
+import dataclasses
+
+import mlflow
+import numpy as np
+import pytest
+
+from kits_ml import models
+from kits_ml.config import TrainSettings
+from kits_ml.errors import InputError
+from kits_ml.training.callbacks import BadLossError
+from kits_ml.training.fit import Fitted
+from kits_ml.workflows import start
+from kits_ml.workflows import train as workflow
+from kits_ml.workflows.prepare import prepare
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield
+    mlflow.disable_system_metrics_logging()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of its own code
+def test_best_weights_of_a_failed_run_are_a_model_to_start_from(tmp_path, tracking, make_case, monkeypatch):
+    for number in range(6):
+        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number, size=32)
+    settings = TrainSettings(data="cases", image_size=32, base_filters=2, depth=1, num_workers=1)
+
+    def fail(model, *_, **__):
+        error = BadLossError("the loss became nan in epoch 2, step 2; try a smaller learning_rate")
+        error.fitted = Fitted(model=model, history={}, best_epoch=0, best_score=0.5)
+        fail.weights = model.get_weights()
+        raise error
+
+    monkeypatch.setattr(workflow, "fit", fail)
+    with pytest.raises(InputError, match=r"of epoch 1 with val_foreground_iou 0.500, are kept: runs:/"):
+        workflow.train(settings)
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["end_reason"].startswith("the loss became nan in epoch 2")
+
+    model = models.build(settings)
+    uri = f"runs:/{run.info.run_id}/{workflow.BEST_WEIGHTS}"
+    parent = start.start_from(model, dataclasses.replace(settings, init_from=uri))
+    for one, other in zip(model.get_weights(), fail.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    # the same split: its test case is new to the parent; its validation case is scored all the same
+    prepared = prepare(settings)
+    for part in ("validation", "test"):
+        assert start.unseen_by_parent(prepared, part, parent) == list(getattr(prepared.split, part))
+    # validation and test change places: the parent has seen the only test case
+    turned = dataclasses.replace(prepared.split, validation=prepared.split.test, test=prepared.split.validation)
+    with pytest.raises(InputError, match=f"init_from {uri}: has seen all 1 test cases"):
+        start.unseen_by_parent(dataclasses.replace(prepared, split=turned), "test", parent)
+    both = dataclasses.replace(prepared.split, validation=(), test=(*turned.test, *turned.validation))
+    found = start.unseen_by_parent(dataclasses.replace(prepared, split=both), "test", parent)
+    assert found == list(prepared.split.test)
