@@ -12,10 +12,14 @@ from tqdm import tqdm
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
+from kits_ml.models.standalone import standalone
+from kits_ml.training import budget
 from kits_ml.training.as_reported import AsReported
+from kits_ml.training.averaging import AverageWeights
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
 from kits_ml.training.losses import LOSSES
 from kits_ml.training.metrics import Observer, validation_scores
+from kits_ml.training.optimizers import check_devices, make_optimizer
 from kits_ml.training.sampling import BalancedBatches
 from kits_ml.trust import require_trustworthy
 
@@ -28,7 +32,8 @@ class Fitted:
     """What a training gives.
 
     Attributes:
-        model: with the best weights; it has one output, also after deep supervision.
+        model: with the best weights; it has one output, also after deep supervision, and computes in float32 on one
+            device, whatever it was trained in and on.
         history: a list of values an epoch, by metric name.
         best_epoch: counted from 0.
         best_score: of `SELECTION_METRIC`.
@@ -59,12 +64,16 @@ def fit(
         callbacks: called after the epoch's validation scores are in the logs.
 
     Raises:
-        InputError: the loss became NaN or infinite.
+        InputError: the loss became NaN or infinite, or settings that the devices cannot follow.
     """
+    check_devices(settings, num_devices=runtime.num_devices())
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = AsReported() if settings.as_reported else None
-    _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
+    with runtime.device_scope():
+        _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
     single = models.without_supervision(model)
+    if single is model and runtime.num_devices() > 1:
+        single = keras.Model(model.inputs, model.outputs[0])  # each device would predict the whole batch
     if single is not model:
         single.compile(jit_compile=runtime.jit_compile())
     draw = BalancedBatches if settings.balanced_sampling else ShuffledBatches
@@ -77,13 +86,17 @@ def fit(
         label_sizes=label_sizes,
     )
     best = BestWeights(SELECTION_METRIC)
+    num_epochs = budget.num_epochs(settings)
+    average = _average(settings)
     history = model.fit(
         batches,
-        epochs=settings.epochs,
+        epochs=num_epochs,
         verbose=0,
         shuffle=False,
         callbacks=[
             StopOnBadLoss(),
+            budget.make_budget(settings),
+            *([average] if average else []),
             Validation(
                 single,
                 validation,
@@ -92,13 +105,16 @@ def fit(
             ),
             *([reported] if reported else []),
             best,
-            Progress(settings.epochs, settings.steps_per_epoch),
+            *([average.give_back] if average else []),
+            *_early_stopping(settings),
+            Progress(num_epochs, settings.steps_per_epoch),
             *callbacks,
         ],
     )
     best.restore(model)
+    plain = model.dtype_policy.name == "float32" and runtime.num_devices() == 1
     return Fitted(
-        model=single,
+        model=single if plain else standalone(single),
         history={name: [float(value) for value in values] for name, values in history.history.items()},
         best_epoch=best.epoch,
         best_score=best.score,
@@ -115,7 +131,7 @@ def _compile(
     """Gives the model its optimiser and loss; with deep supervision the same loss for each output."""
     loss = LOSSES[settings.loss]
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate(settings)),
+        optimizer=make_optimizer(settings),
         loss=[loss] * len(label_sizes) if label_sizes else loss,
         loss_weights=head_weights(label_sizes) if label_sizes else None,
         metrics=metrics,
@@ -123,12 +139,16 @@ def _compile(
     )
 
 
-def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate, or its course over the training (cosine: Loshchilov and Hutter 2017, arXiv:1608.03983)."""
-    if settings.learning_rate_schedule == "constant":
-        return settings.learning_rate
-    num_steps = settings.epochs * settings.steps_per_epoch
-    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, num_steps)
+def _average(settings: TrainSettings) -> AverageWeights | None:
+    if not settings.ema_momentum:
+        return None
+    return AverageWeights(momentum=settings.ema_momentum, accumulation_steps=settings.accumulation_steps)
+
+
+def _early_stopping(settings: TrainSettings) -> list[keras.callbacks.Callback]:
+    if not settings.early_stopping_epochs:
+        return []
+    return [budget.EarlyStopping(SELECTION_METRIC, num_epochs=settings.early_stopping_epochs)]
 
 
 def head_weights(sizes: Sequence[int]) -> list[float]:

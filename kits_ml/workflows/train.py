@@ -23,6 +23,7 @@ from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.fit import Fitted, fit
+from kits_ml.training.optimizers import check_devices
 from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
 from kits_ml.workflows.prepare import Prepared, prepare
 
@@ -68,9 +69,16 @@ def train(settings: TrainSettings) -> Trained:
         CasesFailedError: some cases cannot be used, and `skip_failed_cases` is off.
         MetricMisreadsError: a metric in use does not read what theory says.
     """
-    runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
+    runtime.configure(
+        num_threads=settings.num_threads,
+        precision=settings.precision,
+        deterministic=settings.deterministic,
+        num_devices=settings.num_devices,
+    )
+    check_devices(settings, num_devices=runtime.num_devices())
     runtime.seed_everything(settings.seed)
-    model = models.build(settings)
+    with runtime.device_scope():
+        model = models.build(settings)
     with runs.run(experiment=settings.experiment, run_name=settings.run_name or settings.architecture) as active:
         runs.log_settings(settings)
         _check_metrics(settings)
