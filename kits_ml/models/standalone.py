@@ -14,7 +14,9 @@ def standalone(model: keras.Model) -> keras.Model:
     A network that was trained in half precision or on several devices would ask for both wherever it is loaded. Call
     outside the scope of `runtime.device_scope`.
     """
-    copy = keras.models.model_from_json(json.dumps(_in_float32(json.loads(model.to_json()))))
+    config = _in_float32(json.loads(model.to_json()))
+    config.pop("compile_config", None)  # names a loss that only training knows
+    copy = keras.models.model_from_json(json.dumps(config))
     copy.set_weights(model.get_weights())
     return copy
 
