@@ -16,7 +16,12 @@ def standalone(model: keras.Model) -> keras.Model:
     """
     config = _in_float32(json.loads(model.to_json()))
     config.pop("compile_config", None)  # names a loss that only training knows
-    copy = keras.models.model_from_json(json.dumps(config))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # what inputs and the model itself take
+    try:
+        copy = keras.models.model_from_json(json.dumps(config))
+    finally:
+        keras.config.set_dtype_policy(policy)
     copy.set_weights(model.get_weights())
     return copy
 

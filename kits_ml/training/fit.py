@@ -17,9 +17,10 @@ from kits_ml.training import budget
 from kits_ml.training.as_reported import AsReported
 from kits_ml.training.averaging import AverageWeights
 from kits_ml.training.batches import ShuffledBatches, SliceArrays
+from kits_ml.training.devices import check_devices, share_loss
 from kits_ml.training.losses import LOSSES
 from kits_ml.training.metrics import Observer, validation_scores
-from kits_ml.training.optimizers import check_devices, make_optimizer
+from kits_ml.training.optimizers import make_optimizer
 from kits_ml.training.sampling import BalancedBatches
 from kits_ml.trust import require_trustworthy
 
@@ -129,7 +130,7 @@ def _compile(
     metrics: list[keras.metrics.Metric] | None,
 ) -> None:
     """Gives the model its optimiser and loss; with deep supervision the same loss for each output."""
-    loss = LOSSES[settings.loss]
+    loss = share_loss(LOSSES[settings.loss]) if runtime.num_devices() > 1 else LOSSES[settings.loss]
     model.compile(
         optimizer=make_optimizer(settings),
         loss=[loss] * len(label_sizes) if label_sizes else loss,

@@ -22,8 +22,8 @@ from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
+from kits_ml.training.devices import check_devices
 from kits_ml.training.fit import Fitted, fit
-from kits_ml.training.optimizers import check_devices
 from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
 from kits_ml.workflows.prepare import Prepared, prepare
 

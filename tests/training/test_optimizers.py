@@ -8,7 +8,8 @@ import pytest
 
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
-from kits_ml.training.optimizers import OPTIMIZERS, check_devices, make_optimizer
+from kits_ml.training.devices import check_devices
+from kits_ml.training.optimizers import OPTIMIZERS, make_optimizer
 
 
 def _updates(weights, *gradients, **settings):
