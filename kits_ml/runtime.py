@@ -1,6 +1,6 @@
 """The device, its threads and its precision: the only place that touches TensorFlow's, JAX's or PyTorch's settings.
 
-Call `set_environment` before anything imports keras, and `configure` before a network runs.
+Call `set_environment` before anything imports keras, and `configure` before a network is built or runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,39 @@ import os
 import random
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+from kits_ml.errors import InputError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+#: From these compute capabilities on, NVIDIA's GPUs have matrix units for a precision.
+GPU_BFLOAT16 = (8, 0)
+GPU_FLOAT16 = (7, 0)
+
+
+class Accelerator(NamedTuple):
+    """What the networks of this process run on.
+
+    Attributes:
+        kind: of the devices.
+        names: of the devices, as the backend calls them.
+        capability: the lowest compute capability of the GPUs; (0, 0) where it is not known.
+    """
+
+    kind: Literal["cpu", "gpu", "tpu"]
+    names: tuple[str, ...]
+    capability: tuple[int, int] = (0, 0)
+
+
+class _Configured(NamedTuple):
+    precision: str = "not configured"
+    num_devices: int = 1
+    deterministic: bool = False
+    strategy: Any = None
+
+
+_configured = _Configured()
 
 
 def set_environment() -> None:
@@ -20,17 +52,78 @@ def set_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def configure(*, num_threads: int = 0, precision: str = "auto") -> None:
-    """Prepares the process for a network. Once TensorFlow runs, its thread counts stay as they were first set.
+def configure(
+    *, num_threads: int = 0, precision: str = "auto", deterministic: bool = False, num_devices: int = 1
+) -> None:
+    """Prepares the process for a network.
+
+    Once the backend runs, thread counts stay as they were first set, and determinism is never switched off again.
 
     Args:
         num_threads: threads of one operation; 0 means one a core.
-        precision: `auto` computes convolutions in bfloat16 where the processor has it, `bfloat16` always,
-            `float32` never. Weights and everything else stay float32.
+        precision: see `resolve_precision`. Weights, sums, losses and scores stay float32. On a CPU TensorFlow
+            computes convolutions in bfloat16; on a GPU all layers compute in half precision (Micikevicius et al.
+            2018, arXiv:1710.03740).
+        deterministic: only operations that give the same bits each time.
+        num_devices: devices that share a batch; 0 means all.
+
+    Raises:
+        InputError: what this device or backend cannot do.
     """
+    global _configured
     set_environment()
-    if os.environ["KERAS_BACKEND"] == "tensorflow":
-        _configure_tensorflow(num_threads, precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third-party deprecations while importing
+        import keras
+    backend = keras.backend.backend()
+    if backend not in _DEVICES:
+        raise InputError(f"KERAS_BACKEND: found {backend}, expected one of {', '.join(_DEVICES)}")
+    if num_threads:
+        _set_threads(backend, num_threads)
+    if deterministic:
+        _make_deterministic(backend)
+    found = accelerator()
+    resolved = resolve_precision(
+        precision, backend=backend, kind=found.kind, capability=found.capability, cpu_bfloat16=has_bfloat16()
+    )
+    mixed = resolved != "float32" and found.kind != "cpu"
+    keras.config.set_dtype_policy(f"mixed_{resolved}" if mixed else "float32")
+    if backend == "tensorflow":
+        _set_onednn(use_bfloat16=resolved == "bfloat16" and found.kind == "cpu")
+    names = _chosen(found, num_devices, backend=backend)
+    _configured = _Configured(resolved, len(names), deterministic, _distribute(backend, names))
+
+
+def resolve_precision(
+    precision: str, *, backend: str, kind: str, capability: tuple[int, int], cpu_bfloat16: bool
+) -> Precision:
+    """The precision that a device computes in.
+
+    Args:
+        precision: `auto` or one by name. `auto` takes bfloat16 where the device has it and half precision is worth
+            it (a CPU with TensorFlow, an NVIDIA GPU from Ampere on, a TPU), else float16 on an NVIDIA GPU from Volta
+            on, else float32.
+        backend: of Keras.
+        kind: of the device, `cpu`, `gpu` or `tpu`.
+        capability: the compute capability of a GPU.
+        cpu_bfloat16: whether the processor multiplies bfloat16.
+
+    Raises:
+        InputError: float16 where there is no GPU, or bfloat16 on a CPU without TensorFlow.
+    """
+    if kind == "cpu":
+        if precision == "float16":
+            raise InputError("precision: found float16 on a CPU, expected auto, float32 or bfloat16")
+        if backend != "tensorflow":
+            if precision == "bfloat16":
+                raise InputError(f"precision: found bfloat16 on a CPU with {backend}, expected auto or float32")
+            return "float32"
+        return "bfloat16" if precision == "bfloat16" or (precision == "auto" and cpu_bfloat16) else "float32"
+    if precision != "auto":
+        return precision
+    if kind == "tpu" or capability >= GPU_BFLOAT16:
+        return "bfloat16"
+    return "float16" if capability >= GPU_FLOAT16 else "float32"
 
 
 def seed_everything(seed: int) -> None:
@@ -44,14 +137,23 @@ def seed_everything(seed: int) -> None:
 
 
 def jit_compile() -> bool | str:
-    """What `Model.compile` should get: no XLA on a CPU with TensorFlow, where it halves the speed."""
+    """What `Model.compile` should get: no XLA with TensorFlow on a CPU, where it halves the speed, or on several
+    devices, which it cannot share a step of."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         return "auto"
-    import tensorflow as tf
+    return "auto" if accelerator().kind == "gpu" and _configured.num_devices == 1 else False
 
-    return "auto" if tf.config.list_physical_devices("GPU") else False
+
+def num_devices() -> int:
+    """How many devices share a batch."""
+    return _configured.num_devices
+
+
+def device_scope() -> contextlib.AbstractContextManager:
+    """Where a model and its optimiser must be made that are to run on all `num_devices()`."""
+    return _configured.strategy.scope() if _configured.strategy is not None else contextlib.nullcontext()
 
 
 def loader_threads() -> int:
@@ -79,23 +181,121 @@ def describe() -> dict[str, Any]:
     """Backend, devices and precision, for `kits-ml info` and for the record of a run."""
     import keras
 
-    devices = keras.distribution.list_devices() if keras.backend.backend() != "torch" else ["cpu"]
     return {
         "keras_backend": keras.backend.backend(),
         "keras_version": keras.__version__,
-        "devices": ", ".join(devices),
+        "devices": ", ".join(accelerator().names),
+        "num_devices": _configured.num_devices,
         "cpu_count": os.cpu_count(),
         "cpu_bfloat16": has_bfloat16(),
+        "precision_used": _configured.precision,
+        "dtype_policy": keras.config.dtype_policy().name,
+        "deterministic_operations": _configured.deterministic,
     }
 
 
-def _configure_tensorflow(num_threads: int, precision: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # third-party deprecations while importing
+def accelerator() -> Accelerator:
+    """The devices that the backend would use: the best kind, all of it. Starts no backend but JAX."""
+    import keras
+
+    return _DEVICES[keras.backend.backend()]()
+
+
+def _tensorflow_devices() -> Accelerator:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        # logical ones would start TensorFlow, whose threads may still be to be set
+        return Accelerator("cpu", tuple(f"cpu:{n}" for n in range(len(tf.config.list_physical_devices("CPU")))))
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    capability = min(detail.get("compute_capability") or (0, 0) for detail in details)
+    return Accelerator("gpu", tuple(f"gpu:{number}" for number in range(len(gpus))), capability)
+
+
+def _torch_devices() -> Accelerator:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Accelerator("cpu", ("cpu:0",))
+    numbers = range(torch.cuda.device_count())
+    capability = min(torch.cuda.get_device_capability(number) for number in numbers)
+    return Accelerator("gpu", tuple(f"cuda:{number}" for number in numbers), capability)
+
+
+def _jax_devices() -> Accelerator:
+    import jax
+    import keras
+
+    devices = jax.devices()
+    kind = devices[0].platform if devices[0].platform in ("cpu", "tpu") else "gpu"
+    names = tuple(keras.distribution.list_devices())
+    if kind != "gpu":
+        return Accelerator(kind, names)
+    versions = [str(getattr(device, "compute_capability", "0.0")).split(".") for device in devices]
+    return Accelerator(kind, names, min((int(version[0]), int(version[-1])) for version in versions))
+
+
+_DEVICES = {"tensorflow": _tensorflow_devices, "jax": _jax_devices, "torch": _torch_devices}
+
+
+def _chosen(found: Accelerator, wanted: int, *, backend: str) -> tuple[str, ...]:
+    """The devices that share a batch, by name."""
+    names = found.names
+    if backend == "tensorflow" and found.kind == "cpu" and wanted != 1:
         import tensorflow as tf
 
-    if num_threads:
+        names = tuple(f"cpu:{number}" for number in range(len(tf.config.list_logical_devices("CPU"))))
+    if wanted > len(names):
+        raise InputError(f"num_devices: found {wanted}, expected at most {len(names)} ({', '.join(names)})")
+    chosen = names[: wanted or len(names)]
+    if backend == "torch" and len(chosen) > 1:
+        raise InputError(f"num_devices: found {len(chosen)} with torch, expected 1, or the backend tensorflow or jax")
+    return chosen
+
+
+def _distribute(backend: str, names: tuple[str, ...]) -> Any:
+    """Tells the backend to share each batch between devices; gives TensorFlow's strategy, to make models in."""
+    if backend == "jax":
+        import keras
+
+        several = keras.distribution.DataParallel(devices=list(names)) if len(names) > 1 else None
+        keras.distribution.set_distribution(several)
+    if backend != "tensorflow" or len(names) == 1:
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([name.upper() for name in names])
+
+
+def _set_threads(backend: str, num_threads: int) -> None:
+    if backend == "tensorflow":
+        import tensorflow as tf
+
         with contextlib.suppress(RuntimeError):  # TensorFlow is already running
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16())
+    elif backend == "torch":
+        import torch
+
+        torch.set_num_threads(num_threads)
+
+
+def _make_deterministic(backend: str) -> None:
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+    else:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _set_onednn(*, use_bfloat16: bool) -> None:
+    import tensorflow as tf
+
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": use_bfloat16})

@@ -10,10 +10,22 @@ from kits_ml.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSettings(Settings):
-    """Seed, precision and threads."""
+    """Seed, precision, threads and devices."""
 
     seed: int = setting(0, "of the weights, the order of slices and their augmentation", minimum=0)
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "auto: bfloat16 in convolutions where the processor has it, else float32"
+    deterministic: bool = setting(
+        False,
+        "only operations that give the same bits each time: same seed, same weights, on the same machine with the "
+        "same num_threads and num_devices and without max_minutes; slower on a GPU",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto",
+        "of the network's arithmetic; auto: bfloat16 where the device has it, else float16 on a GPU that has it",
     )
     num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+    num_devices: int = setting(
+        1,
+        "GPUs (or CPUs) that share each batch; 0: all there are; batch normalisation and Dice losses see a device's "
+        "part of the batch",
+        minimum=0,
+    )

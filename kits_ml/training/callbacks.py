@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from kits_ml.errors import InputError, StoppedError
 from kits_ml.training import checkpoints
+from kits_ml.training.batches import SliceArrays
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
 from kits_ml.training.interrupts import StopRequest
+from kits_ml.training.metrics import Observer, validation_scores
 from kits_ml.trust import require_trustworthy
 
 #: What chooses the weights: the mean IoU of the foreground regions over the validation patients.
@@ -29,6 +31,21 @@ class BadLossError(InputError):
     """
 
     fitted: Any = None
+
+
+class Validation(keras.callbacks.Callback):
+    """Puts the validation patients' scores into the logs of each epoch."""
+
+    def __init__(self, scored: keras.Model, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None):
+        super().__init__()
+        self.scored = scored
+        self.slices = slices
+        self.batch_size = batch_size
+        self.observe = observe
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = validation_scores(self.scored, self.slices, batch_size=self.batch_size, observe=self.observe)
+        logs.update({f"val_{name}": value for name, value in scores.items()})
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -90,20 +107,18 @@ class Progress(keras.callbacks.Callback):
     """One bar over all steps, and a line an epoch.
 
     Args:
-        num_epochs, steps_per_epoch: of the whole training.
+        num_steps: of the whole training; None where nobody knows.
         done: steps that were done before.
     """
 
-    def __init__(self, num_epochs: int, steps_per_epoch: int, *, done: int = 0):
+    def __init__(self, num_steps: int | None, *, done: int = 0):
         super().__init__()
-        self.num_epochs = num_epochs
-        self.steps_per_epoch = steps_per_epoch
+        self.num_steps = num_steps
         self.done = done
         self.bar = None
 
     def on_train_begin(self, logs=None):
-        num_steps = self.num_epochs * self.steps_per_epoch
-        self.bar = tqdm(total=num_steps, initial=self.done, desc="train", unit="step", file=sys.stderr)
+        self.bar = tqdm(total=self.num_steps, initial=self.done, desc="train", unit="step", file=sys.stderr)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
@@ -113,7 +128,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         names = ("loss", "val_dice_kidney", "val_dice_tumour", SELECTION_METRIC)
         values = "  ".join(f"{name} {logs[name]:.3f}" for name in names)
-        self.bar.write(f"epoch {epoch + 1}/{self.num_epochs}  {values}", file=sys.stderr)
+        self.bar.write(f"epoch {epoch + 1}  {values}", file=sys.stderr)
 
     def on_train_end(self, logs=None):
         self.close()
@@ -180,7 +195,6 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.file and not self.begun:  # so that a kill before the first one can be gone on from too
-            self.model.optimizer.build(self.model.trainable_variables)
             self._keep(self._capture(epoch=0, step=0))
         self.begun = True
 

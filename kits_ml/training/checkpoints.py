@@ -38,7 +38,8 @@ class Checkpoint:
         epoch, step: what comes next, counted from 0; `step` is within the epoch.
         arrays: by name of the group, in Keras' own order. `model`: all variables, with the states of batch
             normalisation and random layers. `optimizer`: its moments, averages and count of steps. `metrics`: sums
-            of the epoch so far. `best`: the weights of the best epoch, empty before the first.
+            of the epoch so far. `best`: the weights of the best epoch, empty before the first. By name of its class:
+            those of each callback with `get_arrays`.
         callbacks: what each callback with `get_state` wants to know again, by name of its class; JSON.
         stopped: whether a callback had ended the training.
         fitted: whether the training is over; then only `best` is kept.
@@ -70,9 +71,12 @@ class Checkpoint:
 
     def restore_callbacks(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Gives the callbacks their states; one that the checkpoint does not know is left as it is."""
-        for name, callback in _stateful(callbacks).items():
+        for name, callback in _with(callbacks, "get_state").items():
             if name in self.callbacks:
                 callback.set_state(self.callbacks[name])
+        for name, callback in _with(callbacks, "get_arrays").items():
+            if name in self.arrays:
+                callback.set_arrays(self.arrays[name])
 
 
 def capture(
@@ -93,6 +97,7 @@ def capture(
             "optimizer": _values(model.optimizer.variables),
             "metrics": _values(model.metrics_variables),
             "best": best,
+            **{name: callback.get_arrays() for name, callback in _with(callbacks, "get_arrays").items()},
         },
         callbacks=states(callbacks),
         stopped=bool(model.stop_training),
@@ -102,11 +107,11 @@ def capture(
 
 def states(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, Mapping[str, Any]]:
     """The states of the callbacks with `get_state()` and `set_state(state)`, a JSON mapping, by name of the class."""
-    return {name: callback.get_state() for name, callback in _stateful(callbacks).items()}
+    return {name: callback.get_state() for name, callback in _with(callbacks, "get_state").items()}
 
 
-def _stateful(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, Any]:
-    return {type(one).__name__: one for one in callbacks if hasattr(one, "get_state")}
+def _with(callbacks: Sequence[keras.callbacks.Callback], method: str) -> dict[str, Any]:
+    return {type(one).__name__: one for one in callbacks if hasattr(one, method)}
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray], *, what: str) -> None:

@@ -9,7 +9,10 @@ import keras
 
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
+from kits_ml.models.standalone import standalone
+from kits_ml.training import budget
 from kits_ml.training.as_reported import AsReported
+from kits_ml.training.averaging import AverageWeights
 from kits_ml.training.batches import FollowEpochs, ShuffledBatches, SliceArrays
 from kits_ml.training.callbacks import (
     SELECTION_METRIC,
@@ -19,12 +22,14 @@ from kits_ml.training.callbacks import (
     Course,
     Progress,
     StopOnBadLoss,
+    Validation,
 )
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
+from kits_ml.training.devices import check_devices
 from kits_ml.training.interrupts import stop_requests
 from kits_ml.training.losses import make_loss
 from kits_ml.training.losses.supervision import head_weights
-from kits_ml.training.metrics import Observer, validation_scores
+from kits_ml.training.optimizers import make_optimizer
 from kits_ml.training.sampling import make_batches
 
 
@@ -33,7 +38,8 @@ class Fitted:
     """What a training gives.
 
     Attributes:
-        model: with the best weights; it has one output, also after deep supervision.
+        model: with the best weights; it has one output, also after deep supervision, and computes in float32 on one
+            device, whatever it was trained in and on.
         history: a list of values an epoch, by metric name.
         best_epoch: counted from 0.
         best_score: of `SELECTION_METRIC`.
@@ -71,39 +77,49 @@ def fit(
     Raises:
         BadLossError: the loss became NaN or infinite; it has the best weights so far.
         StoppedError: by Ctrl-C or SIGTERM, after a checkpoint.
-        InputError: a checkpoint of another model.
+        InputError: a checkpoint of another model, or settings that the devices cannot follow.
     """
+    check_devices(settings, num_devices=runtime.num_devices())
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = AsReported() if settings.as_reported else None
-    _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
+    with runtime.device_scope():
+        _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
     single = models.without_supervision(model)
+    if single is model and runtime.num_devices() > 1:
+        single = keras.Model(model.inputs, model.outputs[0])  # each device would predict the whole batch
     if single is not model:
         single.compile(jit_compile=runtime.jit_compile())
     batches = make_batches(train, settings, label_sizes=label_sizes)
     best, course = BestWeights(SELECTION_METRIC), Course()
-    done = resumed.epoch * settings.steps_per_epoch + resumed.step if resumed else 0
-    progress = Progress(settings.epochs, settings.steps_per_epoch, done=done)
+    first_step = resumed.step if resumed else 0
+    progress = _progress(settings, resumed)
+    average = _average(settings, first_step)
     watching = [
-        StopOnBadLoss(first_step=resumed.step if resumed else 0),
+        StopOnBadLoss(first_step=first_step),
+        budget.make_budget(settings, first_step=first_step),
+        *([average] if average else []),
         Validation(
             single, validation, batch_size=settings.batch_size, observe=reported.observe if reported else None
         ),
         *([reported] if reported else []),
         best,
+        *([average.give_back] if average else []),
+        *_early_stopping(settings),
         progress,
         *callbacks,
         course,
     ]
+    num_epochs = budget.num_epochs(settings)
     with stop_requests() as stop:
         keeper = Checkpoints(checkpoint_file, best=best, others=watching, stop=stop, resumed=resumed)
         try:
-            _run(model, batches, num_epochs=settings.epochs, keeper=keeper, resumed=resumed)
+            _run(model, batches, num_epochs=num_epochs, keeper=keeper, resumed=resumed)
         except BadLossError as error:
             error.fitted = _fitted(model, single, best=best, course=course) if best.weights else None
             raise
         finally:
             progress.close()
-        keeper.finish(settings.epochs)
+        keeper.finish(num_epochs)
     return _fitted(model, single, best=best, course=course)
 
 
@@ -131,7 +147,13 @@ def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
 
 def _fitted(model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course) -> Fitted:
     best.restore(model)
-    return Fitted(model=single, history=course.history, best_epoch=best.epoch, best_score=best.score)
+    plain = model.dtype_policy.name == "float32" and runtime.num_devices() == 1
+    return Fitted(
+        model=single if plain else standalone(single),
+        history=course.history,
+        best_epoch=best.epoch,
+        best_score=best.score,
+    )
 
 
 def _run(
@@ -150,7 +172,8 @@ def _run(
 
     epoch = 0
     if resumed:
-        resumed.restore(model, keeper.others)
+        with runtime.device_scope():
+            resumed.restore(model, keeper.others)
         keeper.best.weights = list(resumed.arrays["best"]) or None
         if resumed.stopped:
             return
@@ -185,32 +208,30 @@ def _compile(
     """Gives the model its optimiser and loss; with deep supervision the same loss for each output."""
     loss = make_loss(settings)
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate(settings)),
+        optimizer=make_optimizer(settings),
         loss=[loss] * len(label_sizes) if label_sizes else loss,
         loss_weights=head_weights(label_sizes, settings.deep_supervision_weights) if label_sizes else None,
         metrics=metrics,
         jit_compile=runtime.jit_compile(),
     )
+    model.optimizer.build(model.trainable_variables)
 
 
-def learning_rate(settings: TrainSettings) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate, or its course over the training (cosine: Loshchilov and Hutter 2017, arXiv:1608.03983)."""
-    if settings.learning_rate_schedule == "constant":
-        return settings.learning_rate
-    num_steps = settings.epochs * settings.steps_per_epoch
-    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, num_steps)
+def _average(settings: TrainSettings, first_step: int) -> AverageWeights | None:
+    if not settings.ema_momentum:
+        return None
+    return AverageWeights(
+        momentum=settings.ema_momentum, accumulation_steps=settings.accumulation_steps, first_step=first_step
+    )
 
 
-class Validation(keras.callbacks.Callback):
-    """Puts the validation patients' scores into the logs of each epoch."""
+def _progress(settings: TrainSettings, resumed: Checkpoint | None) -> Progress:
+    """The bar over all steps; of a budget in minutes nobody knows how many."""
+    done = resumed.epoch * settings.steps_per_epoch + resumed.step if resumed else 0
+    return Progress(budget.num_steps(settings) if settings.max_minutes is None else None, done=done)
 
-    def __init__(self, scored: keras.Model, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None):
-        super().__init__()
-        self.scored = scored
-        self.slices = slices
-        self.batch_size = batch_size
-        self.observe = observe
 
-    def on_epoch_end(self, epoch, logs=None):
-        scores = validation_scores(self.scored, self.slices, batch_size=self.batch_size, observe=self.observe)
-        logs.update({f"val_{name}": value for name, value in scores.items()})
+def _early_stopping(settings: TrainSettings) -> list[keras.callbacks.Callback]:
+    if not settings.early_stopping_epochs:
+        return []
+    return [budget.EarlyStopping(SELECTION_METRIC, num_epochs=settings.early_stopping_epochs)]

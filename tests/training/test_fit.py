@@ -88,13 +88,6 @@ def test_a_loss_that_is_no_number_stops_the_training():
         training.fit(model, slices, slices, SETTINGS)
 
 
-def test_the_learning_rate_falls_to_zero_as_a_cosine():
-    schedule = training.learning_rate(SETTINGS)  # 48 steps
-    # half a cosine: 1 at the start, 1/2 in the middle, 0 at the end
-    assert [float(schedule(step)) for step in (0, 24, 48)] == pytest.approx([1e-2, 5e-3, 0], abs=1e-8)
-    assert training.learning_rate(dataclasses.replace(SETTINGS, learning_rate_schedule="constant")) == 1e-2
-
-
 def test_case_scores_by_hand():
     # rows true, columns predicted: 100 background pixels, 10 kidney (4 taken for tumour), 5 tumour (1 missed)
     scores = case_scores(np.array([[100, 0, 0], [0, 6, 4], [1, 0, 4]]))

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
 
 from kits_ml.config import LossSettings
 from kits_ml.config.losses import LOSS_PARTS, PART_WEIGHTS, parse_class_weights
@@ -60,7 +61,9 @@ class SummedLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         used = [name for name, weight in self.weights.items() if weight]
-        return sum(self.weights[name] * self.parts[name](y_true, y_pred) for name in used)
+        total = sum(self.weights[name] * self.parts[name](y_true, y_pred) for name in used)
+        # with an axis, Keras divides it by the number of devices that each add their gradient
+        return ops.reshape(total, (1,))
 
 
 def _fraction(settings: LossSettings) -> dict[str, Any]:

@@ -1,0 +1,28 @@
+"""What changes in a training whose batches several devices share."""
+
+from __future__ import annotations
+
+from kits_ml.config import TrainSettings
+from kits_ml.errors import InputError
+
+
+def check_devices(settings: TrainSettings, *, num_devices: int) -> None:
+    """Refuses what several devices cannot do.
+
+    Raises:
+        InputError: a batch that cannot be shared out evenly, or what Keras does on each device by itself.
+    """
+    if settings.batch_size % num_devices:
+        raise InputError(f"batch_size: found {settings.batch_size}, expected a multiple of num_devices {num_devices}")
+    if num_devices == 1:
+        return
+    if settings.clip_norm:
+        raise InputError(
+            f"clip_norm: found {settings.clip_norm:g} on {num_devices} devices, expected 0: "
+            "Keras clips each device's gradient before they are added"
+        )
+    if settings.accumulation_steps > 1:
+        raise InputError(
+            f"accumulation_steps: found {settings.accumulation_steps} on {num_devices} devices, expected 1: "
+            "Keras cannot accumulate on several"
+        )

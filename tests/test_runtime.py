@@ -1,0 +1,73 @@
+"""Precision by device, and what a device cannot do, said in one line."""
+
+import keras
+import pytest
+
+from kits_ml import runtime
+from kits_ml.errors import InputError
+from kits_ml.runtime import resolve_precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "kind", "capability", "cpu_bfloat16", "expected"),
+    [
+        ("auto", "tensorflow", "cpu", (0, 0), True, "bfloat16"),
+        ("auto", "tensorflow", "cpu", (0, 0), False, "float32"),
+        ("bfloat16", "tensorflow", "cpu", (0, 0), False, "bfloat16"),
+        ("float32", "tensorflow", "cpu", (0, 0), True, "float32"),
+        ("auto", "torch", "cpu", (0, 0), True, "float32"),
+        ("auto", "jax", "cpu", (0, 0), True, "float32"),
+        ("auto", "tensorflow", "gpu", (9, 0), False, "bfloat16"),  # H100
+        ("auto", "torch", "gpu", (8, 0), False, "bfloat16"),  # A100
+        ("auto", "tensorflow", "gpu", (7, 5), False, "float16"),  # T4
+        ("auto", "tensorflow", "gpu", (6, 1), True, "float32"),  # GTX 1080
+        ("auto", "jax", "gpu", (0, 0), True, "float32"),  # not known
+        ("auto", "jax", "tpu", (0, 0), False, "bfloat16"),
+        ("float16", "tensorflow", "gpu", (8, 0), False, "float16"),
+        ("float32", "tensorflow", "gpu", (8, 0), False, "float32"),
+    ],
+)
+def test_the_precision_is_right_for_the_device(precision, backend, kind, capability, cpu_bfloat16, expected):
+    found = resolve_precision(precision, backend=backend, kind=kind, capability=capability, cpu_bfloat16=cpu_bfloat16)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "message"),
+    [
+        ("float16", "tensorflow", "precision: found float16 on a CPU, expected auto, float32 or bfloat16"),
+        ("float16", "torch", "precision: found float16 on a CPU, expected auto, float32"),
+        ("bfloat16", "torch", "precision: found bfloat16 on a CPU with torch, expected auto or float32"),
+    ],
+)
+def test_what_a_cpu_cannot_do_is_refused(precision, backend, message):
+    with pytest.raises(InputError, match=message):
+        resolve_precision(precision, backend=backend, kind="cpu", capability=(0, 0), cpu_bfloat16=True)
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(InputError, match=r"num_devices: found 99, expected at most \d+ \((c|g)pu:0"):
+        runtime.configure(precision="float32", num_devices=99)
+
+
+@pytest.mark.parametrize(
+    ("capability", "policy"), [((8, 0), "mixed_bfloat16"), ((7, 0), "mixed_float16"), ((6, 0), "float32")]
+)
+def test_a_gpu_gets_a_policy(capability, policy, monkeypatch):
+    monkeypatch.setattr(runtime, "accelerator", lambda: runtime.Accelerator("gpu", ("gpu:0",), capability))
+    try:
+        runtime.configure()
+        assert keras.config.dtype_policy().name == policy
+        assert runtime.describe()["dtype_policy"] == policy
+    finally:
+        monkeypatch.undo()
+        runtime.configure(precision="float32")
+
+
+def test_what_is_used_is_described():
+    runtime.configure(precision="float32")
+    found = runtime.describe()
+    assert found["precision_used"] == "float32"
+    assert found["num_devices"] == runtime.num_devices() == 1
+    assert found["deterministic_operations"] is False
+    assert found["dtype_policy"] == "float32"

@@ -1,0 +1,132 @@
+"""One update of each optimiser by hand, and what is refused."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kits_ml.config import TrainSettings
+from kits_ml.errors import InputError
+from kits_ml.training.devices import check_devices
+from kits_ml.training.optimizers import OPTIMIZERS, make_optimizer
+
+
+def _updates(weights, *gradients, **settings):
+    """The weights after updates with given gradients, and the optimiser."""
+    optimizer = make_optimizer(TrainSettings(learning_rate=0.1, **settings))
+    variable = keras.Variable(np.array(weights, np.float32))
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, np.float32))], [variable])
+    return np.asarray(keras.ops.convert_to_numpy(variable)), optimizer
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_steps_down_the_gradient(name):
+    extra = {"weight_decay": 0.01} if name == "adamw" else {}
+    found, optimizer = _updates([1.0, -1.0], [0.5, -0.5], optimizer=name, **extra)
+    assert found[0] < 1
+    assert found[1] > -1
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_the_default_is_adam_and_nothing_else():
+    optimizer = make_optimizer(TrainSettings())
+    assert type(optimizer) is keras.optimizers.Adam
+    assert optimizer.get_config() | {"name": ""} == keras.optimizers.Adam(1e-3).get_config() | {
+        "name": "",
+        "ema_momentum": 0.0,  # not in use
+    }
+
+
+def test_weight_decay_by_hand():
+    # AdamW's first step: decay 2 - 0.1 * 0.5 * 2 = 1.9, then 0.1 * sign(gradient)
+    found, _ = _updates([2.0, -2.0], [3.0, 4.0], optimizer="adamw", weight_decay=0.5)
+    assert found == pytest.approx([1.9 - 0.1, -1.9 - 0.1], abs=1e-5)
+    # plain SGD: decay to 1.9, then 0.1 * 3
+    found, _ = _updates([2.0], [3.0], optimizer="sgd", momentum=0.0, weight_decay=0.5)
+    assert found == pytest.approx([1.9 - 0.3])
+
+
+def test_nesterovs_momentum_by_hand():
+    # v1 = -0.1; w1 = 1 + 0.5 v1 - 0.1 = 0.85; v2 = 0.5 v1 - 0.1 = -0.15; w2 = w1 + 0.5 v2 - 0.1 = 0.675
+    found, _ = _updates([1.0], [1.0], [1.0], optimizer="sgd", momentum=0.5)
+    assert found == pytest.approx([0.675])
+
+
+def test_the_norm_of_all_weights_together_is_clipped():
+    # gradients 3 and 4 have norm 5; clipped to 1 they are 0.6 and 0.8, of which 0.1 is taken
+    optimizer = make_optimizer(TrainSettings(learning_rate=0.1, optimizer="sgd", momentum=0.0, clip_norm=1.0))
+    variables = [keras.Variable([0.0]), keras.Variable([0.0])]
+    optimizer.apply([keras.ops.convert_to_tensor([3.0]), keras.ops.convert_to_tensor([4.0])], variables)
+    assert [float(variable[0]) for variable in variables] == pytest.approx([-0.06, -0.08])
+
+
+def test_accumulated_gradients_are_averaged_before_they_are_clipped():
+    # (8 - 2) / 2 = 3, clipped to 1: one update of 0.1, in the second step; clipped one by one they would cancel out
+    options = {"optimizer": "sgd", "momentum": 0.0, "clip_norm": 1.0, "accumulation_steps": 2}
+    assert _updates([0.0], [8.0], **options)[0] == pytest.approx([0.0])
+    assert _updates([0.0], [8.0], [-2.0], **options)[0] == pytest.approx([-0.1])
+    decayed, _ = _updates([2.0], [0.0], [0.0], **options, weight_decay=0.5)
+    assert decayed == pytest.approx([1.9])  # once, not twice
+
+
+def test_two_batches_of_two_are_one_batch_of_four():
+    inputs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    labels = inputs.sum(axis=1, keepdims=True)
+    found = []
+    for parts, steps in ((1, 1), (2, 2)):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
+        settings = TrainSettings(optimizer="sgd", learning_rate=0.1, accumulation_steps=steps)
+        model.compile(make_optimizer(settings), loss="mse", run_eagerly=True)
+        for _ in range(2):
+            for part in range(parts):
+                model.train_on_batch(inputs[part::parts], labels[part::parts] * 2)
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert not np.allclose(found[0][0], 1)
+
+
+def test_the_average_of_the_weights_by_hand():
+    # plain SGD, gradient 10, rate 0.1: weights -1, -2, -3; averages -1, -1.5, -2.25
+    _, optimizer = _updates([0.0], [10.0], [10.0], [10.0], optimizer="sgd", momentum=0.0, ema_momentum=0.5)
+    assert float(optimizer._model_variables_moving_average[0][0]) == pytest.approx(-2.25)
+
+
+def test_the_average_moves_as_far_in_an_update_of_several_steps():
+    # 0.81 an update of two steps is 0.9 a step; weights 0, -1, -1, -2, -2: averages 0, -1, -1, -1.1, -1.19
+    gradients = [[10.0]] * 5
+    _, optimizer = _updates([0.0], *gradients, optimizer="sgd", momentum=0.0, ema_momentum=0.81, accumulation_steps=2)
+    assert float(optimizer._model_variables_moving_average[0][0]) == pytest.approx(-1.19)  # -2 + 0.81
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adamw"}, "weight_decay: found 0 with adamw, expected more"),
+        ({"weight_decay": 0.1}, "weight_decay: found 0.1 with adam, expected 0, or optimizer adamw"),
+        ({"accumulation_steps": 3}, "accumulation_steps: found 3, expected a divisor of steps_per_epoch 50"),
+        ({"accumulation_steps": 2, "max_steps": 7}, "accumulation_steps: found 2, expected a divisor of max_steps 7"),
+        ({"optimizer": "adagrad"}, "optimizer: found 'adagrad', expected one of adam"),
+        ({"precision": "float8"}, "precision: found 'float8', expected one of auto"),
+    ],
+)
+def test_settings_that_fit_nothing_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        TrainSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 9}, "batch_size: found 9, expected a multiple of num_devices 2"),
+        ({"clip_norm": 12.0}, "clip_norm: found 12 on 2 devices, expected 0"),
+        ({"accumulation_steps": 2}, "accumulation_steps: found 2 on 2 devices, expected 1"),
+    ],
+)
+def test_what_several_devices_cannot_do_is_refused(change, message):
+    settings = dataclasses.replace(TrainSettings(), **change)
+    check_devices(settings, num_devices=1)
+    with pytest.raises(InputError, match=message):
+        check_devices(settings, num_devices=2)
