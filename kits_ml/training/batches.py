@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from kits_ml import runtime
 from kits_ml.data.neighbours import neighbour_positions
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slices import PreparedStore
@@ -114,7 +113,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         label_sizes: Sequence[int] | None = None,
         augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        super().__init__(workers=runtime.loader_threads())
+        super().__init__(workers=1)
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
