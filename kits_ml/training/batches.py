@@ -113,7 +113,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         label_sizes: Sequence[int] | None = None,
         augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        super().__init__(workers=1)
+        super().__init__(workers=1)  # with more, what Keras fetches to build the model is lost to the first epoch
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
