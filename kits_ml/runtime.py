@@ -156,17 +156,6 @@ def device_scope() -> contextlib.AbstractContextManager:
     return _configured.strategy.scope() if _configured.strategy is not None else contextlib.nullcontext()
 
 
-def loader_threads() -> int:
-    """What `PyDataset` should get as `workers`, so that batches are made while the network computes.
-
-    On TensorFlow Keras hands one worker to tf.data, which works ahead in a thread of its own. Elsewhere one worker
-    means none, and two are the least that fill its queue.
-    """
-    import keras
-
-    return 1 if keras.backend.backend() == "tensorflow" else 2
-
-
 @functools.cache
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX), as Linux tells it."""

@@ -7,8 +7,9 @@ the defaults say, then steps of the default U-Net with and without augmentation,
 `experiments/benchmarks/augmentation.md`. It takes some minutes. Everything runs on one thread, the steps too: so CPU
 seconds are work, not threads that wait for each other, and other users of the machine lengthen them little.
 `--num_threads 0` gives the steps all cores. Steps with and without alternate, so that whatever else the machine does
-strikes both. The least of several counts. The share is augmentation's CPU time of a slice over a step's; allowed are
-15 %. Last, bending an image with its labels by other libraries.
+strikes both. The least of several counts, for steps of the medians of epochs without their first step. The share is
+augmentation's CPU time of a slice over a step's; allowed are 15 %. Last, bending an image with its labels by other
+libraries.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import dataclasses
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -125,6 +127,27 @@ def library_table(repetitions: int) -> list[str]:
     return [*lines, *(f"| {name} | {cpu_ms(way, repetitions=4 * repetitions):.2f} |" for name, way in ways.items())]
 
 
+class StepClock(keras.callbacks.Callback):
+    """Times the steps of an epoch but the first, in which Keras traces its graph and fills its queue."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken: list[tuple[float, float]] = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.started = time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter(), time.process_time()
+        if batch > 0:
+            self.taken.append((now[0] - self.started[0], now[1] - self.started[1]))
+
+    def medians(self) -> dict[str, float]:
+        """Seconds a step."""
+        wall, cpu = (statistics.median(kind) for kind in zip(*self.taken, strict=True))
+        return {"wall": wall, "cpu": cpu}
+
+
 def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str], dict[bool, dict[str, float]]]:
     """Steps of the default U-Net with and without augmentation, in turn; the least ms a slice, wall and CPU."""
     settings = TrainSettings()
@@ -144,12 +167,10 @@ def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str
             seed=settings.seed,
             augment=augment if augmented else None,
         )
-        started, cpu_started = time.perf_counter(), time.process_time()
-        model.fit(loader, verbose=0, shuffle=False)
-        taken = {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu_started}
-        return {name: 1000 * seconds / (num_steps * settings.batch_size) for name, seconds in taken.items()}
+        clock = StepClock()
+        model.fit(loader, verbose=0, shuffle=False, callbacks=[clock])
+        return {name: 1000 * seconds / settings.batch_size for name, seconds in clock.medians().items()}
 
-    epoch(False, 2)
     taken: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     for repetition in range(repetitions):
         for augmented in (False, True) if repetition % 2 else (True, False):
@@ -181,7 +202,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=6, help="of an epoch, at least 2")
     parser.add_argument("--num_threads", type=int, default=1, help="of the steps; 0: one a core")
     arguments = parser.parse_args()
     about, busy = machine(), os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kits_ml import runtime
 from kits_ml.data.neighbours import neighbour_positions
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.slice_cache import open_cache
@@ -147,7 +146,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         label_sizes: Sequence[int] | None = None,
         augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        super().__init__(workers=runtime.loader_threads())
+        super().__init__(workers=1)  # with more, what Keras fetches to build the model is lost to the first epoch
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
