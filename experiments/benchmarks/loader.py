@@ -34,8 +34,8 @@ WANTED = 20
 BATCH_SIZE = 8
 NUM_PICTURES = 64
 BUSY = (
-    "**Others used the machine meanwhile**: the network, which wants every core, suffers more of it than the loader, so "
-    "the ratios are too large."
+    "**Others used the machine meanwhile**: the network, which wants every core, suffers more of it than the loader, "
+    "so the ratios are too large."
 )
 
 
