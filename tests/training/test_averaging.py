@@ -103,7 +103,7 @@ def test_early_stopping_ends_a_training_and_leaves_the_best_weights():
     assert fitted.best_epoch == 0
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_half_precision_trains_and_leaves_a_network_in_float32(policy, tmp_path):
     runtime.configure(precision="float32")
     runtime.seed_everything(0)
