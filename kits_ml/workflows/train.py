@@ -23,8 +23,9 @@ from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.fit import Fitted, fit
-from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
+from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
 from kits_ml.workflows.prepare import Prepared, prepare
+from kits_ml.workflows.report import Evaluated, digest_of, log_evaluation, write_evaluation
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def train(settings: TrainSettings) -> Trained:
             batch_size=settings.batch_size,
         )
         evaluated = {
-            part: _evaluate(predictor, prepared, part)
+            part: _evaluate(predictor, prepared, settings, part)
             for part in ("validation", "test")
             if getattr(prepared.split, part)
         }
@@ -148,7 +149,7 @@ def _fit(model: keras.Model, prepared: Prepared, settings: TrainSettings) -> Fit
     return fitted
 
 
-def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
+def _evaluate(predictor: Predictor, prepared: Prepared, settings: TrainSettings, part: str) -> Evaluated:
     """Scores the cases of a part of the split and logs table, summary and pictures under its name."""
     cases = {name: prepared.cases[name] for name in getattr(prepared.split, part)}
     with tempfile.TemporaryDirectory() as folder:
@@ -156,12 +157,20 @@ def _evaluate(predictor: Predictor, prepared: Prepared, part: str) -> Evaluated:
         scored, failures = score_model(predictor, cases, output=output, description=f"evaluate {part}")
         if failures:
             raise CasesFailedError(failures, len(cases))
-        evaluated = write_evaluation(scored, output=output)
-        for path in sorted(output.glob("*.*")):
-            mlflow.log_artifact(str(path), part)
-    for region, found in evaluated.summary["regions"].items():
-        mlflow.log_metrics({f"{part}_{metric}_{region}": found[metric]["mean"] for metric in ("dice", "iou")})
-    mlflow.log_metric(f"{part}_composite_dice", evaluated.summary["composite_dice"]["mean"])
+        digests = {name: prepared.store.case_digests[name] for name in cases}
+        evaluated = write_evaluation(
+            scored,
+            output=output,
+            facts={
+                "model": f"{settings.architecture}, in training",
+                "data": f"{settings.data}, {part} cases of the split",
+                "data digest": digest_of(digests),
+                **describe_model(predictor),
+            },
+            settings=settings.to_dict(),
+            load=loader_of(cases, output=output),
+        )
+        log_evaluation(evaluated, part=part)
     return evaluated
 
 
