@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Of a chart, in its own units: what is written is then readable on a phone, where a chart fills the width.
-WIDTH, HEIGHT = 420, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 48
+WIDTH, HEIGHT = 360, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 48
 
 #: Part of the differences between the limits of agreement, under the normal law (Bland and Altman, Lancet 1986).
 _AGREEMENT_SDS = 1.96
@@ -42,9 +42,10 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at the low end and 1 at the high end; kept inside."""
+        """Where a value lies, 0 at the low end and 1 at the high end; what lies beyond an end is drawn there."""
+        value = min(max(value, self.low), self.high)
         low, high, value = (math.log(one) if self.log else one for one in (self.low, self.high, value))
-        return min(max((value - low) / (high - low), 0.0), 1.0)
+        return (value - low) / (high - low)
 
 
 def axis_around(values: Sequence[float], *, label: str, include: Sequence[float] = ()) -> Axis:
@@ -140,7 +141,14 @@ def bland_altman(pairs: Mapping[str, tuple[float, float]], *, region: str, unit:
     marks = [_frame(x_axis, y_axis), _level(y_axis, 0.0, "axis")]
     for name, value in lines.items():
         if not math.isnan(value):
-            marks.append(_level(y_axis, value, "mean" if name == "bias" else "limit", f"{name}: {value:.3g} {unit}"))
+            marks.append(
+                _level(
+                    y_axis,
+                    value,
+                    "mean" if name == "bias" else "limit",
+                    f"{name}: {value:.3g} {unit}".replace("-", "−"),
+                )
+            )
     for case, difference in differences.items():
         tip = f"{case}: mean {means[case]:.3g} {unit}, difference {difference:+.3g} {unit}"
         marks.append(_mark(_x(x_axis, means[case]), _y(y_axis, difference), region, tip))
@@ -210,7 +218,7 @@ def _frame(x_axis: Axis | None, y_axis: Axis) -> str:
         parts += [_line(x, _TOP, x, bottom, "grid"), _text(x, bottom + 17, _number(tick))]
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(
-        f'<text transform="translate(13 {(_TOP + bottom) / 2:.0f}) rotate(-90)">{html.escape(y_axis.label)}</text>'
+        f'<text transform="translate(11 {(_TOP + bottom) / 2:.0f}) rotate(-90)">{html.escape(y_axis.label)}</text>'
     )
     if x_axis:
         parts.append(_text((left + right) / 2, HEIGHT - 10, x_axis.label))

@@ -23,6 +23,9 @@ from kits_ml.evaluation.tables import CaseScores
 
 REPORT_HTML = "report.html"
 
+#: Where the axis of distances begins: it is logarithmic, for a stray voxel far away is hundreds of millimetres off.
+SMALLEST_DISTANCE_MM = 0.1
+
 _TEMPLATE = "report.html"
 
 
@@ -149,17 +152,18 @@ def _range(found: Mapping[str, float]) -> str:
 
 def _distributions(cases: Sequence[CaseScores]) -> str:
     figures = []
-    for metric in ("dice", "iou", "surface_dice", "hd95_mm"):
+    for metric in ("dice", "surface_dice", "hd95_mm"):
         name, unit, _ = METRICS[metric]
         scores = {
             region: {case.case: getattr(case.regions[region], metric) for case in cases} for region in labels.REGIONS
         }
         label = f"{name}, {unit}" if unit else name
         defined = [value for one in scores.values() for value in one.values() if not math.isnan(value)]
-        axis = charts.axis_around(defined, label=label, include=[0.0]) if unit else charts.share_axis(label)
-        figures.append(
-            _figure(charts.box_and_points(scores, axis=axis, title=f"{name} of every case, by region"), name)
-        )
+        shown = [max(value, SMALLEST_DISTANCE_MM) for value in defined]
+        axis = charts.log_axis_around(shown, label=label) if unit else charts.share_axis(label)
+        chart = charts.box_and_points(scores, axis=axis, title=f"{name} of every case, by region")
+        below = f"; up to {SMALLEST_DISTANCE_MM:g} mm at the bottom" if unit else ""
+        figures.append(_figure(chart, name + below))
     return (
         "<p>A point is a patient; a box holds the middle half of them, its line is the median.</p>"
         f'<div class="grid">{"".join(figures)}</div>'
@@ -178,7 +182,8 @@ def _volumes(cases: Sequence[CaseScores]) -> str:
             title="tumour Dice of every case with a tumour against the tumour's true volume",
         )
         without = len(cases) - len(present)
-        figures.append(_figure(chart, f"Tumour Dice against tumour volume; {without} cases without tumour not shown"))
+        left_out = f"; {without} without tumour left out" if without else ""
+        figures.append(_figure(chart, f"Tumour Dice against tumour volume{left_out}"))
     for region in labels.REGIONS:
         pairs = {
             case.case: (case.regions[region].volume_true_ml, case.regions[region].volume_pred_ml)
@@ -260,12 +265,12 @@ def _viewer(shown: CaseSlices, case: CaseScores) -> str:
     payload = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure class="viewer" data-case="{name}" data-last="{shown.num_slices - 1}">'
-        f"<h3>{shown.rank}: {name}</h3>"
+        f"<h3>{shown.rank}: {name}</h3><figcaption>whole case: {dice}</figcaption>"
         f'<div class="stage"><img width="{shown.width}" height="{shown.height}" alt="{name}, slice {first.index}" '
         f'src="{first.jpeg}"><svg viewBox="0 0 {10 * shown.width} {10 * shown.height}" aria-hidden="true">{paths}'
         f'</svg></div><label for="{slider}">slice, from the head down</label><input id="{slider}" type="range" '
         f'min="0" max="{len(shown.slices) - 1}" value="{shown.start}"><output for="{slider}"></output>'
-        f'<figcaption>{dice}</figcaption><script type="application/json">{payload}</script></figure>'
+        f'<script type="application/json">{payload}</script></figure>'
     )
 
 

@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """A number for reading, a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # adding 0 makes -0 a 0
 
 
 def with_interval(found: Mapping[str, float], digits: int = 3) -> str:
