@@ -16,7 +16,7 @@ import numpy as np
 
 #: Of a chart, in its own units: what is written is then readable on a phone, where a chart fills the width.
 WIDTH, HEIGHT = 360, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 12, 48
 
 #: Part of the differences between the limits of agreement, under the normal law (Bland and Altman, Lancet 1986).
 _AGREEMENT_SDS = 1.96
@@ -218,7 +218,7 @@ def _frame(x_axis: Axis | None, y_axis: Axis) -> str:
         parts += [_line(x, _TOP, x, bottom, "grid"), _text(x, bottom + 17, _number(tick))]
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(
-        f'<text transform="translate(11 {(_TOP + bottom) / 2:.0f}) rotate(-90)">{html.escape(y_axis.label)}</text>'
+        f'<text transform="translate(10 {(_TOP + bottom) / 2:.0f}) rotate(-90)">{html.escape(y_axis.label)}</text>'
     )
     if x_axis:
         parts.append(_text((left + right) / 2, HEIGHT - 10, x_axis.label))

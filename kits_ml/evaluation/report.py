@@ -162,7 +162,7 @@ def _distributions(cases: Sequence[CaseScores]) -> str:
         shown = [max(value, SMALLEST_DISTANCE_MM) for value in defined]
         axis = charts.log_axis_around(shown, label=label) if unit else charts.share_axis(label)
         chart = charts.box_and_points(scores, axis=axis, title=f"{name} of every case, by region")
-        below = f"; up to {SMALLEST_DISTANCE_MM:g} mm at the bottom" if unit else ""
+        below = f"; at the bottom up to {SMALLEST_DISTANCE_MM:g} mm" if shown != defined and unit else ""
         figures.append(_figure(chart, name + below))
     return (
         "<p>A point is a patient; a box holds the middle half of them, its line is the median.</p>"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from kits_ml import files
-from kits_ml.evaluation import aggregates, calibration
+from kits_ml.evaluation import aggregates, calibration, contrast
 from kits_ml.evaluation.calibration import DOMAINS, MARGIN_MM, NUM_BINS, Calibration
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.labels import LABEL_NAMES
-from kits_ml.scores import composite_dice
+from kits_ml.scores import LESION_SIZE_CLASSES, composite_dice
 
 CASES_CSV = "cases.csv"
 
@@ -30,6 +30,14 @@ STRATA: Mapping[str, Callable[[CaseScores], str]] = {
     "slice_spacing": aggregates.slice_spacing_class,
     "contrast": aggregates.contrast_class,
 }
+
+#: From small to large, from none to much.
+_ORDER = (
+    *("no_tumour", *LESION_SIZE_CLASSES),
+    *aggregates.SLICE_SPACING_CLASSES,
+    *contrast.CONTRAST_CLASSES,
+    "unknown",
+)
 
 #: Resamples for the curve of calibration, whose every point has an interval.
 NUM_CURVE_RESAMPLES = 1000
@@ -180,7 +188,7 @@ def _summarise_strata(
     cases: Sequence[CaseScores], stratum_of: Callable[[CaseScores], str], seed: int
 ) -> dict[str, dict[str, Any]]:
     found = aggregates.summarise_strata(cases, stratum_of, seed=seed)
-    return {} if set(found) <= {"unknown"} else found
+    return {} if set(found) <= {"unknown"} else {name: found[name] for name in sorted(found, key=_ORDER.index)}
 
 
 def _frequency_interval(num_voxels: np.ndarray, num_hits: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

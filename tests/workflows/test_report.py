@@ -18,14 +18,19 @@ FILES = {"scores.csv", "cases.csv", "summary.json", "selftest.csv", "report.html
 OVERLAYS = {"overlay_worst.png", "overlay_median.png", "overlay_best.png"}
 
 
-@pytest.fixture
-def tracking(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """One for all tests: making its tables takes seconds."""
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
     yield
     mlflow.set_tracking_uri(before)
     mlflow.disable_system_metrics_logging()
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -46,17 +51,19 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def _only_run():
-    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+def _only_run(experiment: str):
+    (run,) = mlflow.search_runs(experiment_names=[experiment], output_format="list")
     return run, {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
 
 
-def test_a_model_on_cases(tracking, model, cases, tmp_path):
-    settings = EvaluateSettings(model=str(model), data=str(cases), output="out", batch_size=4, num_threads=1)
+def test_a_model_on_cases(database, in_tmp, model, cases, tmp_path):
+    settings = EvaluateSettings(
+        model=str(model), data=str(cases), output="out", batch_size=4, num_threads=1, experiment="models"
+    )
     evaluated = evaluate(settings)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | OVERLAYS | {"predictions"}
 
-    run, artifacts = _only_run()
+    run, artifacts = _only_run("models")
     assert artifacts == FILES | OVERLAYS | {"config.json"}
     assert run.info.status == "FINISHED"
     assert run.data.params["batch_size"] == "4"
@@ -83,7 +90,7 @@ def test_a_model_on_cases(tracking, model, cases, tmp_path):
     assert [one.case for one in read_scores(tmp_path / "out/scores.csv")] == sorted(row["case"] for row in rows)
 
 
-def test_folders_with_images_beside_the_references(cases, tmp_path):
+def test_folders_with_images_beside_the_references(in_tmp, cases, tmp_path):
     (tmp_path / "pred").mkdir()
     for number in (0, 1):
         read = volumes.read_label_map(cases / f"case_{number:05d}/segmentation.nii.gz")
@@ -103,17 +110,20 @@ def test_folders_with_images_beside_the_references(cases, tmp_path):
     assert page.count('<figure class="viewer"') == 1  # the other one's image is broken, the third has no prediction
     assert "Without a prediction, and so with the worst scores there are: case_00002." in page
     assert evaluated.summary["calibration"] is None
-    assert not (tmp_path / "mlflow.db").exists()
+    assert not list(tmp_path.glob("mlflow*"))
 
 
-def test_folders_without_images(tracking, cases, tmp_path):
+def test_folders_without_images(database, in_tmp, cases, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     for number in range(3):
         (cases / f"case_{number:05d}/segmentation.nii.gz").rename(flat / f"case_{number:05d}.nii.gz")
-    evaluate(EvaluateSettings(predictions=str(flat), references=str(flat), output="out", num_workers=1))
+    folder = str(flat)
+    evaluate(
+        EvaluateSettings(predictions=folder, references=folder, output="out", num_workers=1, experiment="folders")
+    )
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    _, artifacts = _only_run()
+    _, artifacts = _only_run("folders")
     assert artifacts == FILES | {"config.json"}
     assert '<figure class="viewer"' not in (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "out/summary.json").read_text())["strata"]["contrast"] == {}
