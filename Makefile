@@ -1,11 +1,12 @@
 # make train   from nothing to a trained, scored, registered model (phantom cases)
 # make test    the tests; make test-slow runs the long ones too
+# make browser the browser that some tests open reports in
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test test-slow lint clean
+.PHONY: install train test test-slow lint browser clean
 
 install: $(VENV)/installed
 
@@ -24,6 +25,11 @@ test: install lint
 
 test-slow: install
 	$(BIN)/python -m pytest
+
+# Debian's chromium, in which tests open the report; without it they skip. Needs root.
+browser:
+	command -v chromium && command -v chromedriver || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver; }
 
 lint: install
 	$(BIN)/ruff check .

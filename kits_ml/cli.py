@@ -111,7 +111,7 @@ def evaluate(settings: config.EvaluateSettings) -> None:
     evaluated = run(settings)
     _report_scores(evaluated.cases)
     _report_summary(evaluated.summary)
-    click.echo(f"\nscores, summary and pictures: {evaluated.output}")
+    click.echo(f"\nreport.html, scores, summary and pictures: {evaluated.output}")
 
 
 @main.command()

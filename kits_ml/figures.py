@@ -156,7 +156,7 @@ def overlay_of_case(
         if label_map.shape != image.shape:
             raise ValueError(f"label map of shape {label_map.shape}, expected the image's {image.shape}")
     slices = telling_slices(label_map_true, label_map_pred) or {len(image) // 2: "nothing labelled"}
-    rows, columns = _view([label_map[list(slices)] for label_map in given], image.shape[1:], spacing_mm[1:])
+    rows, columns = labelled_view([label_map[list(slices)] for label_map in given], image.shape[1:], spacing_mm[1:])
     shown = image[:1, rows, columns]
     aspect = shown.shape[1] * spacing_mm[1] / (shown.shape[2] * spacing_mm[2])
     height = min(max(3.2 * aspect, 1.5), 8.0) + 1.1
@@ -235,7 +235,7 @@ def _contour(axes: Axes, mask: np.ndarray, *, colour: str, style: object) -> Non
     )
 
 
-def _view(
+def labelled_view(
     label_maps: Sequence[np.ndarray], shape: tuple[int, int], spacing_mm: tuple[float, float]
 ) -> tuple[slice, slice]:
     """Rows and columns around all that is labelled, with a margin; everything if nothing is."""

@@ -171,6 +171,15 @@ def confusion_matrix(
     return matrix
 
 
+def confusion_of_volumes(label_map_true: np.ndarray, label_map_pred: np.ndarray) -> np.ndarray:
+    """`confusion_matrix` of two whole volumes, of which only what one of them labels is looked at twice."""
+    _check_pair(label_map_true, label_map_pred)
+    box = _joint_box(label_map_true, label_map_pred)
+    matrix = confusion_matrix(label_map_true[box], label_map_pred[box])
+    matrix[labels.BACKGROUND, labels.BACKGROUND] += label_map_true.size - label_map_true[box].size
+    return matrix
+
+
 def region_counts(matrix: np.ndarray, region: str) -> tuple[int, int, int]:
     """What overlap scores are made of.
 

@@ -139,6 +139,7 @@ def test_evaluating_bad_predictions_scores_the_others(folder):
     shutil.copytree(folder / "cases", folder / "predictions")
     _other_shape(folder / "predictions/case_00001")
     options = ["--predictions", "predictions", "--references", "cases", "--output", "scored", "--num_workers", "1"]
+    options += ["--track", "false"]
     result = CliRunner().invoke(cli.main, ["evaluate", *options])
     assert result.exit_code == 1
     assert "1 of 4 cases failed:\n  case_00001: predictions/case_00001/segmentation.nii.gz" in result.stderr

@@ -116,7 +116,7 @@ def test_one_run_holds_curves_scores_and_pictures(run, client, project):
         assert 0 <= run.data.metrics[name] <= 1
     for name in (
         *("config.json", "selftest.csv", "split.json", "case_digests.json", "curves.png"),
-        *("test/scores.csv", "test/summary.json", "test/dice.png"),
+        *("test/scores.csv", "test/cases.csv", "test/summary.json", "test/report.html", "test/dice.png"),
         *("test/overlay_best.png", "test/overlay_median.png", "test/overlay_worst.png"),
     ):
         assert (project / _artifact(project, run, name)).stat().st_size > 0, name

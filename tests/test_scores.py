@@ -206,6 +206,7 @@ def test_lesions_count_in_the_class_of_their_own_size():
     assert counts == {"true": (1, 1, 1, 0), "found": (0, 1, 0, 0), "false": (0, 0, 0, 1)}
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(_label_maps)
 def test_a_case_against_itself_is_perfect(label_map):
     for found in scores.score_case(label_map, label_map, spacing_mm=SPACING_MM).values():
@@ -217,6 +218,7 @@ def test_a_case_against_itself_is_perfect(label_map):
         assert not found.lesions_false
 
 
+@settings(deadline=None)
 @given(_label_maps, _label_maps)
 def test_swapping_truth_and_prediction(first, second):
     forward = scores.score_case(first, second, spacing_mm=SPACING_MM)
@@ -235,7 +237,7 @@ def test_swapping_truth_and_prediction(first, second):
     assert missed == backward["tumour"].lesions_false
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(_label_maps, _label_maps, st.permutations(range(3)))
 def test_order_of_axes_does_not_matter_as_long_as_spacing_follows(true, pred, axes):
     plain = scores.score_case(true, pred, spacing_mm=SPACING_MM)

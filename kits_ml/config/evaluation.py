@@ -17,11 +17,13 @@ class EvaluateSettings(Settings):
     subset: Literal["unseen", "all"] = setting("unseen", "unseen: leave out the cases the model was trained on")
     predictions: str | None = setting(None, "folder of predicted label maps, for --references")
     references: str | None = setting(None, "folder of true label maps, for --predictions")
-    output: str = setting("evaluation", "folder that gets scores.csv, summary.json and the pictures")
+    output: str = setting("evaluation", "folder that gets report.html, scores.csv, summary.json and the pictures")
     overwrite: bool = setting(False, "replace the output folder's files")
     num_workers: int = setting(2, "worker processes", minimum=1)
     batch_size: int = setting(8, "slices the network takes at once", minimum=1)
     num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+    track: bool = setting(True, "log scores, pictures and the report as an MLflow run")
+    experiment: str = setting("kits_ml", "MLflow experiment, for track")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,13 +101,25 @@ def restore_labels(probabilities: np.ndarray, frame: Frame) -> np.ndarray:
     Returns:
         `(block, rows, columns)` uint8 on the scan's grid.
     """
-    weights = frame.inverse_weights()
     restored = np.zeros((len(probabilities), *frame.shape[1:]), np.uint8)
-    for index, one in enumerate(probabilities):
-        classes_first = np.ascontiguousarray(np.moveaxis(one, -1, 0), np.float32)  # (classes, rows, columns)
-        window = resampling.resize_slices(classes_first, *weights).argmax(axis=0)
-        restored[index, *frame.inside] = window
+    for label_map, window in zip(restored, restore_probabilities(probabilities, frame), strict=True):
+        label_map[frame.inside] = window.argmax(axis=0)
     return restored
+
+
+def restore_probabilities(probabilities: np.ndarray, frame: Frame) -> Iterator[np.ndarray]:
+    """Takes the softmax back to the scan's grid, a slice at a time; see `restore_labels`.
+
+    Args:
+        probabilities: `(block, image_size, image_size, classes)` float32.
+
+    Yields:
+        `(classes, rows, columns)` float32 of the rows and columns `frame.inside`; their sum over the classes is 1.
+    """
+    weights = frame.inverse_weights()
+    for one in probabilities:
+        classes_first = np.ascontiguousarray(np.moveaxis(one, -1, 0), np.float32)  # (classes, rows, columns)
+        yield resampling.resize_slices(classes_first, *weights)
 
 
 def monai_chain(settings: PreprocessingSettings, *, load: bool = False, with_labels: bool = True) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 
 from kits_ml import files, labels
 from kits_ml.errors import InputError
+from kits_ml.evaluation import contrast
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.scores import LESION_SIZE_CLASSES, composite_dice
 
@@ -166,6 +167,11 @@ def slice_spacing_class(case: CaseScores) -> str:
         if case.slice_spacing_mm <= upper_mm:
             return name
     return "unknown"
+
+
+def contrast_class(case: CaseScores) -> str:
+    """The class of the kidney's mean HU (`contrast.CONTRAST_CLASSES`), or `"unknown"`."""
+    return contrast.contrast_class(case.kidney_hu)
 
 
 def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:

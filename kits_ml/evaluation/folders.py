@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from kits_ml.data import volumes
+from kits_ml.data import images, volumes
+from kits_ml.data.cases import IMAGE_NAME, check_same_grid
 from kits_ml.errors import InputError
+from kits_ml.evaluation.measured import measure_case
 from kits_ml.evaluation.tables import CaseScores
-from kits_ml.scores import score_case, score_missing
 from kits_ml.workers import run_cases
+
+log = logging.getLogger(__name__)
 
 #: A label map inside a case's folder.
 SEGMENTATION = "segmentation.nii.gz"
@@ -64,18 +68,36 @@ def score_files(
         InputError: an unreadable file, or a prediction that does not lie on the reference's voxels.
     """
     true = volumes.read_label_map(reference)
-    if prediction is None:
-        regions = score_missing(true.array, spacing_mm=true.spacing_mm, surfaces=surfaces)
-    else:
+    pred = None
+    if prediction is not None:
         _check_grid(Path(prediction), expected=true.geometry)
-        pred = volumes.read_label_map(prediction)
-        regions = score_case(true.array, pred.array, spacing_mm=true.spacing_mm, surfaces=surfaces)
-    return CaseScores(
-        case=case,
-        regions=regions,
-        missing_prediction=prediction is None,
-        slice_spacing_mm=true.spacing_mm[0],
+        pred = volumes.read_label_map(prediction).array
+    image = read_image_of(true)
+    return measure_case(
+        case,
+        label_map_true=true.array,
+        label_map_pred=pred,
+        spacing_mm=true.spacing_mm,
+        image=None if image is None else image.array,
+        surfaces=surfaces,
     )
+
+
+def read_image_of(reference: volumes.Volume) -> volumes.Volume | None:
+    """The scan that lies beside a reference, as in the layouts of KiTS; None where there is none that fits.
+
+    Only contrast and pictures need it, so a scan that cannot be used is said and costs no scores.
+    """
+    path = reference.path.with_name(IMAGE_NAME)
+    if reference.path.name != SEGMENTATION or not path.exists():
+        return None
+    try:
+        image = images.read_image(path)
+        check_same_grid(image, reference)
+    except InputError as error:
+        log.warning("no contrast and no pictures of %s: %s", reference.path.parent.name, error)
+        return None
+    return image
 
 
 def score_folders(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kits_ml import files, labels
 from kits_ml.errors import InputError
+from kits_ml.evaluation.calibration import Calibration
 from kits_ml.scores import LESION_SIZE_CLASSES, RegionScores
 
 SCORES_CSV = "scores.csv"
@@ -44,12 +45,20 @@ class CaseScores:
         regions: the scores of each of `labels.REGIONS`.
         missing_prediction: there was no prediction; the scores are the worst there are.
         slice_spacing_mm: distance between the reference's slices; NaN where unknown.
+        kidney_hu: mean HU of the reference's kidney, see `contrast`; NaN where there is no image.
+        confusion: voxels of the scan by true label (outer) and predicted label; empty where they were not counted.
+        calibration: of the probabilities; None where there were none.
+
+    The last three stand in `cases.csv` (see `summary`), not in `scores.csv`, and `read_scores` leaves them out.
     """
 
     case: str
     regions: Mapping[str, RegionScores]
     missing_prediction: bool = False
     slice_spacing_mm: float = math.nan
+    kidney_hu: float = math.nan
+    confusion: tuple[tuple[int, ...], ...] = ()
+    calibration: Calibration | None = None
 
 
 def write_scores(path: str | Path, cases: Iterable[CaseScores]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.keras"
 DESCRIPTION_FILE = "model.json"
+
+
+#: Takes a slice's index, its rows and columns inside the window, and their probabilities.
+Observer = Callable[[int, tuple[slice, slice], np.ndarray], None]
 
 
 class Predictor:
@@ -50,7 +54,12 @@ class Predictor:
         self.batch_size = batch_size
 
     def segment(
-        self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None, progress: str | None = None
+        self,
+        image: np.ndarray,
+        *,
+        spacing_mm: Sequence[float] | None = None,
+        progress: str | None = None,
+        observe: Observer | None = None,
     ) -> np.ndarray:
         """Segments a volume.
 
@@ -60,6 +69,9 @@ class Predictor:
             spacing_mm: distance between slices, rows and columns; needed where the preparation's `framing` is
                 `spacing`, else of no effect.
             progress: what the progress bar says; without, there is none.
+            observe: is given each slice's probabilities on the scan's grid, so that nobody needs to keep them:
+                the slice's index, the rows and columns they are of (elsewhere all is background), and
+                `(classes, rows, columns)` float32. Their most probable class is the label map.
 
         Returns:
             Label map of the same shape, uint8: 0 background, 1 kidney, 2 tumour.
@@ -72,14 +84,17 @@ class Predictor:
         frame = frames.find_frame(image, self.settings, spacing_mm=spacing_mm)
         if note := frame.note(self.settings):
             log.info("%s", note)
-        label_map = np.empty(image.shape, np.uint8)
+        label_map = np.zeros(image.shape, np.uint8)  # background beyond the window
         with tqdm(total=len(image), desc=progress, unit="slice", disable=progress is None) as bar:
             done = 0
             blocks = preprocessing.prepare_image(image, frame, self.settings)
             for grey in stack_neighbours(blocks, num_slices=self.input_slices, batch_size=self.batch_size):
                 probabilities = self._probabilities(grey)
-                label_map[done : done + len(grey)] = preprocessing.restore_labels(probabilities, frame)
-                done += len(grey)
+                for restored in preprocessing.restore_probabilities(probabilities, frame):
+                    label_map[done, *frame.inside] = restored.argmax(axis=0)
+                    if observe:
+                        observe(done, frame.inside, restored)
+                    done += 1
                 bar.update(len(grey))
         return label_map
 

@@ -127,6 +127,22 @@ def list_models() -> dict[str, dict[str, str]]:
     }
 
 
+def version_of(model: str) -> str | None:
+    """The version behind a registered model's address, such as `"kits-unet, version 3"`; None for anything else.
+
+    Args:
+        model: as for `local_folder`.
+    """
+    if not model.startswith("models:/"):
+        return None
+    address = model.removeprefix("models:/")
+    if "@" in address:
+        name, alias = address.rsplit("@", 1)
+        return f"{name}, version {mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
+    name, _, version = address.rpartition("/")
+    return f"{name}, version {version}" if name else None
+
+
 def local_folder(model: str) -> Path:
     """The folder with `model.keras` and `model.json` of a model, fetched where it is remote.
 

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from tqdm import tqdm
 
-from kits_ml import figures, files, runtime
+import kits_ml
+from kits_ml import files, runtime
 from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, patients, volumes
+from kits_ml.data.partial import sha256_of
 from kits_ml.errors import CasesFailedError, InputError
-from kits_ml.evaluation import aggregates, folders, selftest, subjects, tables
-from kits_ml.inference.predictor import Predictor
-from kits_ml.labels import REGIONS
-from kits_ml.scores import composite_dice, score_case
-from kits_ml.tracking import registry
+from kits_ml.evaluation import folders, selftest, subjects, tables
+from kits_ml.evaluation.calibration import CalibrationCounter
+from kits_ml.evaluation.measured import measure_case
+from kits_ml.inference.predictor import MODEL_FILE, Predictor
+from kits_ml.tracking import registry, runs
+from kits_ml.workflows.report import Evaluated, Loader, ShownCase, digest_of, log_evaluation, write_evaluation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """What an evaluation found.
-
-    Attributes:
-        cases: scores by case, in order of names.
-        summary: means, medians and intervals; see `aggregates.summarise`.
-        output: the folder with `scores.csv`, `summary.json` and pictures; from `evaluate` also `selftest.csv`.
-    """
-
-    cases: list[tables.CaseScores]
-    summary: Mapping[str, Any]
-    output: Path
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluated:
     """Runs the evaluation that the settings ask for.
 
     Raises:
-        InputError: settings that don't go together, files that cannot be used, an output that exists.
+        InputError: settings that don't go together, files that cannot be used, an output that exists, a tracking
+            server that does not answer.
         CasesFailedError: some cases failed; the scores of the others are written.
         MetricMisreadsError: a metric does not read what theory says; nothing is scored.
     """
@@ -56,20 +46,18 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
     if (output / tables.SCORES_CSV).exists() and not settings.overwrite:
         raise InputError(f"{output / tables.SCORES_CSV}: exists; expected a new folder, or --overwrite true")
     tested = selftest.run_selftest(subjects.metrics_in_use())
-    if by_folders:
-        scored, failures = folders.score_folders(
-            settings.predictions, settings.references, num_workers=settings.num_workers
-        )
-    else:
-        runtime.configure(num_threads=settings.num_threads)
-        predictor = Predictor.load(registry.local_folder(settings.model), batch_size=settings.batch_size)
-        cases = {case.name: case for case in case_files.find_cases(settings.data)}
-        cases = _select_unseen(cases, predictor) if settings.subset == "unseen" else cases
-        scored, failures = score_model(predictor, cases, output=output)
-    files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
-    evaluated = write_evaluation(scored, output=output, failures=failures) if scored else None
-    if failures:
-        raise CasesFailedError(failures, len(scored) + len(failures))
+    run = runs.run(experiment=settings.experiment, run_name="evaluate") if settings.track else None
+    with run or contextlib.nullcontext():
+        if settings.track:
+            runs.log_settings(settings)
+        scored, failures, described = _by_folders(settings) if by_folders else _by_model(settings)
+        files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
+        evaluated = write_evaluation(scored, output=output, failures=failures, **described) if scored else None
+        if settings.track and evaluated:
+            log_evaluation(evaluated)
+            mlflow.set_tag("data_digest", described["facts"]["data digest"])
+        if failures:
+            raise CasesFailedError(failures, len(scored) + len(failures))
     return evaluated
 
 
@@ -81,7 +69,7 @@ def score_model(
     Args:
         predictor: the model with its preparation.
         cases: by name.
-        output: gets the label maps, `predictions/<case>.nii.gz`, and overlays of the best, median and worst case.
+        output: gets the label maps, `predictions/<case>.nii.gz`.
         description: what the progress bar says.
 
     Returns:
@@ -92,30 +80,107 @@ def score_model(
     for name, case in tqdm(cases.items(), desc=description, unit="case"):
         try:
             image, reference = case_files.load_case(case)
-            label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm)
+            counter = CalibrationCounter(reference.array, spacing_mm=image.spacing_mm)
+            label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm, observe=counter)
         except InputError as error:
             failures[name] = str(error)
             tqdm.write(f"{name}: {error}")
             continue
         volumes.write_label_map(_prediction_path(output, name), label_map, image.geometry)
-        regions = score_case(reference.array, label_map, spacing_mm=image.spacing_mm)
-        scored.append(tables.CaseScores(case=name, regions=regions, slice_spacing_mm=image.spacing_mm[0]))
-    for rank, chosen in _best_median_worst(scored).items():
-        _draw_overlay(cases[chosen.case], chosen, rank=rank, output=output)
+        measured = measure_case(
+            name,
+            label_map_true=reference.array,
+            label_map_pred=label_map,
+            spacing_mm=image.spacing_mm,
+            image=image.array,
+            calibration=counter.result(),
+        )
+        scored.append(measured)
     return scored, failures
 
 
-def write_evaluation(
-    scored: Sequence[tables.CaseScores], *, output: Path, failures: Mapping[str, str] | None = None
-) -> Evaluated:
-    """Writes `scores.csv`, `summary.json` and the box plot. Cases that failed are named in the summary."""
-    scored = sorted(scored, key=lambda case: case.case)
-    summary = aggregates.summarise(scored, failures=failures or {})
-    tables.write_scores(output / tables.SCORES_CSV, scored)
-    aggregates.write_summary(output / aggregates.SUMMARY_JSON, summary)
-    dice = {region: {"model": [case.regions[region].dice for case in scored]} for region in REGIONS}
-    figures.save_figure(output / "dice.png", figures.box_plot_of_scores(dice, title="Dice per case"))
-    return Evaluated(cases=scored, summary=summary, output=output)
+def loader_of(cases: Mapping[str, case_files.Case], *, output: Path) -> Loader:
+    """Reads a case that `score_model` scored."""
+
+    def load(name: str) -> ShownCase:
+        image, reference = case_files.load_case(cases[name])
+        predicted = volumes.read_label_map(_prediction_path(output, name))
+        return ShownCase(
+            image=image.array,
+            label_map_true=reference.array,
+            label_map_pred=predicted.array,
+            spacing_mm=image.spacing_mm,
+        )
+
+    return load
+
+
+def describe_model(predictor: Predictor) -> dict[str, Any]:
+    """What the report says of a model."""
+    known = predictor.description
+    return {
+        "architecture": known.get("architecture"),
+        "slices seen at once": predictor.input_slices,
+        "training run": known.get("run_id"),
+        "training data digest": known.get("data_digest"),
+        "cases seen in training": len(known.get("seen_cases", {})) or None,
+        "kits_ml": kits_ml.__version__,
+        "code": runs.git_commit(),
+    }
+
+
+def _by_model(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
+    runtime.configure(num_threads=settings.num_threads)
+    folder = registry.local_folder(settings.model)
+    predictor = Predictor.load(folder, batch_size=settings.batch_size)
+    cases = {case.name: case for case in case_files.find_cases(settings.data)}
+    cases = _select_unseen(cases, predictor) if settings.subset == "unseen" else cases
+    output = Path(settings.output)
+    scored, failures = score_model(predictor, cases, output=output)
+    facts = {
+        "model": settings.model,
+        "model version": registry.version_of(settings.model),
+        "model digest": sha256_of(folder / MODEL_FILE)[:16],
+        "data": settings.data,
+        "data digest": digest_of({name: case.digest() for name, case in cases.items() if name not in failures}),
+        **describe_model(predictor),
+    }
+    shown = {**settings.to_dict(), **{f"model: {key}": one for key, one in predictor.settings.to_dict().items()}}
+    return scored, failures, {"facts": facts, "settings": shown, "load": loader_of(cases, output=output)}
+
+
+def _by_folders(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
+    scored, failures = folders.score_folders(
+        settings.predictions, settings.references, num_workers=settings.num_workers
+    )
+    predicted, expected = (folders.find_label_maps(folder) for folder in (settings.predictions, settings.references))
+
+    def load(name: str) -> ShownCase | None:
+        reference = volumes.read_label_map(expected[name])
+        image = folders.read_image_of(reference)
+        if image is None:
+            return None
+        return ShownCase(
+            image=image.array,
+            label_map_true=reference.array,
+            label_map_pred=volumes.read_label_map(predicted[name]).array,
+            spacing_mm=reference.spacing_mm,
+        )
+
+    digests = {
+        f"{case.case}/{kind}": sha256_of(paths[case.case])
+        for case in scored
+        for kind, paths in (("reference", expected), ("prediction", predicted))
+        if case.case in paths
+    }
+    facts = {
+        "predictions": settings.predictions,
+        "references": settings.references,
+        "data digest": digest_of(digests),
+        "kits_ml": kits_ml.__version__,
+        "code": runs.git_commit(),
+    }
+    return scored, failures, {"facts": facts, "settings": settings.to_dict(), "load": load}
 
 
 def _select_unseen(cases: Mapping[str, case_files.Case], predictor: Predictor) -> dict[str, case_files.Case]:
@@ -144,29 +209,6 @@ def _is_known_again(case: case_files.Case, seen_slices: Set[str]) -> bool:
         return bool(seen_slices) and patients.known_again(images.read_image(case.image_path).array, seen_slices)
     except InputError:
         return False  # scoring it says what is wrong with it
-
-
-def _best_median_worst(scored: Sequence[tables.CaseScores]) -> dict[str, tables.CaseScores]:
-    """The cases to look at; of those that show something, if any do: an empty one left empty teaches nothing."""
-    shown = [case for case in scored if any(scores.volume_true_ml for scores in case.regions.values())] or scored
-    ordered = sorted(shown, key=lambda case: (-composite_dice(case.regions), case.case))
-    if not ordered:
-        return {}
-    return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
-
-
-def _draw_overlay(case: case_files.Case, scored: tables.CaseScores, *, rank: str, output: Path) -> None:
-    image, reference = case_files.load_case(case)
-    predicted = volumes.read_label_map(_prediction_path(output, case.name))
-    dice = ", ".join(f"{region} Dice {scores.dice:.3f}" for region, scores in scored.regions.items())
-    figure = figures.overlay_of_case(
-        image.array,
-        reference.array,
-        predicted.array,
-        spacing_mm=image.spacing_mm,
-        title=f"{rank} case: {case.name}\n{dice}",
-    )
-    figures.save_figure(output / f"overlay_{rank}.png", figure)
 
 
 def _prediction_path(output: Path, name: str) -> Path:

@@ -30,8 +30,9 @@ from kits_ml.training.devices import check_devices
 from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
-from kits_ml.workflows.evaluate import Evaluated, score_model, write_evaluation
+from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
 from kits_ml.workflows.prepare import Prepared, prepare
+from kits_ml.workflows.report import Evaluated, digest_of, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,11 @@ def _train(
     except BadLossError as error:
         raise _with_best_weights(error, prepared, settings, file=file, parent=parent) from error
     predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent)
-    evaluated = {part: _evaluate(predictor, prepared, part, names) for part, names in to_score.items() if names}
+    evaluated = {
+        part: _evaluate(predictor, prepared, settings, part=part, names=names)
+        for part, names in to_score.items()
+        if names
+    }
     example_case = (prepared.split.test or prepared.split.validation)[0]
     example_scan = prepared.cases[example_case].image_path
     input_example, spacing_mm = _input_example(example_scan)
@@ -250,7 +255,9 @@ def _predictor(
     )
 
 
-def _evaluate(predictor: Predictor, prepared: Prepared, part: str, names: Sequence[str]) -> Evaluated:
+def _evaluate(
+    predictor: Predictor, prepared: Prepared, settings: TrainSettings, *, part: str, names: Sequence[str]
+) -> Evaluated:
     """Scores cases of a part of the split and logs table, summary and pictures under its name."""
     cases = {name: prepared.cases[name] for name in names}
     with tempfile.TemporaryDirectory() as folder:
@@ -258,12 +265,20 @@ def _evaluate(predictor: Predictor, prepared: Prepared, part: str, names: Sequen
         scored, failures = score_model(predictor, cases, output=output, description=f"evaluate {part}")
         if failures:
             raise CasesFailedError(failures, len(cases))
-        evaluated = write_evaluation(scored, output=output)
-        for path in sorted(output.glob("*.*")):
-            mlflow.log_artifact(str(path), part)
-    for region, found in evaluated.summary["regions"].items():
-        mlflow.log_metrics({f"{part}_{metric}_{region}": found[metric]["mean"] for metric in ("dice", "iou")})
-    mlflow.log_metric(f"{part}_composite_dice", evaluated.summary["composite_dice"]["mean"])
+        digests = {name: prepared.store.case_digests[name] for name in cases}
+        evaluated = write_evaluation(
+            scored,
+            output=output,
+            facts={
+                "model": f"{settings.architecture}, in training",
+                "data": f"{settings.data}, {part} cases of the split",
+                "data digest": digest_of(digests),
+                **describe_model(predictor),
+            },
+            settings=settings.to_dict(),
+            load=loader_of(cases, output=output),
+        )
+        log_evaluation(evaluated, part=part)
     return evaluated
 
 

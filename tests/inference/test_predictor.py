@@ -37,6 +37,25 @@ def test_the_batch_does_not_matter(model, batch_size):
     assert 2 * (kidney & (found == 1)).sum() / (kidney.sum() + (found == 1).sum()) > 0.8
 
 
+@pytest.mark.parametrize("framing", ["stretch", "spacing"])
+def test_probabilities_are_seen_on_the_scans_grid(model, framing):
+    image, _ = body(num_slices=5)
+    image[..., 50:] = -1000  # the crop leaves these columns out
+    seen = {}
+
+    def observe(index, inside, probabilities):
+        assert index == len(seen)
+        np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+        seen[index] = np.zeros((3, *image.shape[1:]), np.float32)
+        seen[index][0] = 1  # beyond the window all is background
+        seen[index][:, *inside] = probabilities
+
+    settings = PreprocessingSettings(image_size=32, framing=framing, pixel_spacing_mm=2.0)
+    found = Predictor(model, settings, batch_size=2).segment(image, spacing_mm=(3, 0.8, 0.8), observe=observe)
+    np.testing.assert_array_equal(np.stack([one.argmax(axis=0) for one in seen.values()]), found)
+    assert (found == 1).any()
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
 def test_neighbouring_slices_are_seen(batch_size, tmp_path):
     image, _ = body(num_slices=11)

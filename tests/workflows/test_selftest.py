@@ -199,7 +199,7 @@ def test_a_misreading_metric_stops_the_evaluation(spoilt, tmp_path):
 def test_an_evaluation_keeps_the_table(tmp_path, make_case):
     folder = make_case(tmp_path / "references", "case_00000").parent
     settings = EvaluateSettings(
-        predictions=str(folder), references=str(folder), output=str(tmp_path / "out"), num_workers=1
+        predictions=str(folder), references=str(folder), output=str(tmp_path / "out"), num_workers=1, track=False
     )
     evaluation.evaluate(settings)
     with (tmp_path / "out/selftest.csv").open(newline="") as stream:
