@@ -21,6 +21,7 @@ LEVELS = {
     "surfaces": 1,
     "figures": 1,
     "data_figures": 1,
+    "comparison_figures": 1,
     "training": 2,
     "inference": 2,
     "evaluation": 3,

@@ -6,6 +6,7 @@ parameter, the MLflow key and the Optuna name. Settings that several commands sh
 
 from kits_ml.config.architecture import ArchitectureSettings, ModelsSettings
 from kits_ml.config.augmentation import AugmentationSettings
+from kits_ml.config.comparison import CompareSettings
 from kits_ml.config.data import (
     ExportSettings,
     FetchSettings,
@@ -27,6 +28,7 @@ from kits_ml.config.training import MainSettings, TrainSettings
 __all__ = [
     "ArchitectureSettings",
     "AugmentationSettings",
+    "CompareSettings",
     "DeviceSettings",
     "EvaluateSettings",
     "ExportSettings",
