@@ -83,9 +83,8 @@ def case_differences(
         values = np.sort(raw)
         axes.axhspan(-margin, margin, color=_BAND, lw=0)
         axes.axhline(0, color=_INK, lw=0.8)
-        axes.vlines(
-            np.arange(len(values)) + 1, 0, values, color=VERDICT_COLOURS[verdicts[name]], lw=_stem(len(values))
-        )
+        colour = VERDICT_COLOURS[verdicts[name]]
+        axes.vlines(np.arange(len(values)) + 1, 0, values, color=colour, lw=_stem(len(values)))
         axes.axhline(values.mean(), color=_INK, lw=1.2, ls=(0, (4, 2)))
         axes.set_title(f"{name}: {verdicts[name]}", fontsize=10, color=colour)
         counts = f"{(values < 0).sum()} lower, {(values > 0).sum()} higher"

@@ -13,6 +13,7 @@ LEVELS = {
     "trust": 0,
     "runtime": 0,
     "files": 0,
+    "page": 0,
     "workers": 0,
     "options": 0,
     "data": 1,

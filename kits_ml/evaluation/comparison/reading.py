@@ -14,7 +14,9 @@ from kits_ml.evaluation import tables
 
 #: What of our own tables can be compared: each has a better end.
 METRICS = ("dice", "iou", "precision", "recall", "surface_dice", "hd95_mm", "mean_surface_distance_mm")
-LOWER_IS_BETTER = ("hd95_mm", "mean_surface_distance_mm")
+
+#: Parts of the names of metrics of which less is better, ours and others'.
+_LOWER_IS_BETTER = ("_mm", "distance", "hausdorff", "hd95", "assd", "msd", "error", "loss")
 
 #: Columns of anyone's table: those it must have, and those it may.
 REQUIRED_COLUMNS = ("case", "score")
@@ -30,17 +32,19 @@ class Record:
         algorithm: what was scored.
         replicate: which seed, fold or run of it.
         score: NaN where it has no value (a surface distance of an empty mask).
+        region: what it is of: a key of `labels.REGIONS`, `both`, or empty where the table does not say.
     """
 
     case: str
     algorithm: str
     replicate: str
     score: float
+    region: str = ""
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether a metric of this name is a distance."""
-    return metric.endswith("_mm") or metric in LOWER_IS_BETTER
+    """Whether a metric of this name is a distance, an error or a loss."""
+    return any(part in metric.lower() for part in _LOWER_IS_BETTER)
 
 
 def read_records(
@@ -156,12 +160,20 @@ def _join_regions(source: str, rows: Iterator[_Row], region: str) -> list[Record
         raise InputError(
             f"{source}: found {', '.join(sorted(regions)) or 'no rows'}, expected rows of region {region!r}"
         )
-    return [_join(source, key, scores, wanted) for key, scores in found.items()]
+    return [_join(source, key, scores, region) for key, scores in found.items()]
 
 
-def _join(source: str, key: tuple[str, str, str], scores: Mapping[str, float], wanted: tuple[str, ...]) -> Record:
+def _join(source: str, key: tuple[str, str, str], scores: Mapping[str, float], region: str) -> Record:
     case, algorithm, replicate = key
-    if set(scores) != {""} and set(scores) != set(wanted):
-        have = ", ".join(region or "no region" for region in sorted(scores))
+    wanted = tuple(labels.REGIONS) if region == "both" else (region,)
+    told = set(scores) != {""}
+    if told and set(scores) != set(wanted):
+        have = ", ".join(one or "no region" for one in sorted(scores))
         raise InputError(f"{source}: {case} of {algorithm} has scores for {have}; expected {', '.join(wanted)}")
-    return Record(case=case, algorithm=algorithm, replicate=replicate, score=sum(scores.values()) / len(scores))
+    return Record(
+        case=case,
+        algorithm=algorithm,
+        replicate=replicate,
+        score=sum(scores.values()) / len(scores),
+        region=region if told else "",
+    )
