@@ -223,7 +223,7 @@ def rank_distributions(
         for place, index in enumerate(order):
             for column in np.flatnonzero(shares[index] >= 0.005):
                 share = shares[index, column]
-                colour = "white" if share > 0.55 else _INK
+                colour = "white" if share > 0.75 else _INK
                 axes.text(column, place, f"{share:.0%}", ha="center", va="center", fontsize=9, color=colour)
             axes.add_patch(_frame(place, ranks[method][index] - 1))
         axes.set_xticks(range(num), range(1, num + 1))

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import optimize, stats
+
+from kits_ml.evaluation.comparison.significance import smallest_p
 
 EFFICIENCY = 3 / math.pi
 
 #: Numbers above are not told: no study has so many patients.
 MAX_PATIENTS = 1_000_000
+
+#: Larger ones need no fewer patients.
+_LARGE_EFFECT = 50.0
 
 
 def power_of(num_cases: float, *, effect: float, alpha: float) -> float:
@@ -27,7 +32,12 @@ def power_of(num_cases: float, *, effect: float, alpha: float) -> float:
     degrees = num_cases - 1
     critical = stats.t.isf(alpha / 2, degrees)
     shift = abs(effect) * math.sqrt(num_cases)
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    power = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    if not math.isnan(power):
+        return power
+    # the noncentral t has no digits left so far out; Johnson and Kotz's normal approximation has
+    spread = math.sqrt(1 + critical**2 / (2 * degrees))
+    return float(stats.norm.cdf((shift - critical * (1 - 1 / (4 * degrees))) / spread))
 
 
 def patients_needed(difference: float, *, sd: float, alpha: float, power: float) -> int | None:
@@ -40,13 +50,14 @@ def patients_needed(difference: float, *, sd: float, alpha: float, power: float)
         power: above `alpha`.
 
     Returns:
-        At least two; None where more than `MAX_PATIENTS` would be needed, or where `sd` is 0.
+        At least so many that the paired tests can give a p below `alpha` at all; None where more than `MAX_PATIENTS`
+        would be needed, or where `sd` is 0.
     """
     if not sd > 0:
         return None
-    effect = difference / sd
+    effect = min(abs(difference) / sd, _LARGE_EFFECT)
     # the normal approximation says where to look; for few patients t needs more
-    guess = ((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) / abs(effect)) ** 2
+    guess = ((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) / effect) ** 2
     if guess > MAX_PATIENTS:
         return None
     low, high = 1, max(2, math.ceil(guess))
@@ -55,24 +66,23 @@ def patients_needed(difference: float, *, sd: float, alpha: float, power: float)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power_of(middle, effect=effect, alpha=alpha) >= power else (middle, high)
-    needed = math.ceil(high / EFFICIENCY)
+    needed = max(math.ceil(high / EFFICIENCY), math.floor(1 - math.log2(alpha)) + 1)
     return needed if needed <= MAX_PATIENTS else None
 
 
 def detectable_difference(num_cases: int, *, sd: float, alpha: float, power: float) -> float:
     """The mean difference that so many patients show with this power; 0 where `sd` is 0.
 
-    Infinite where so few patients can show none: the efficiency leaves less than one degree of freedom.
+    Infinite where so few patients can show none, because no p of theirs is below `alpha`.
     """
     effective = num_cases * EFFICIENCY
+    if smallest_p(num_cases) >= alpha:
+        return math.inf
     if not sd > 0:
         return 0.0
-    if effective < 2:
-        return math.inf
-    low, high = 0.0, 1.0
+    high = 1.0
     while power_of(effective, effect=high, alpha=alpha) < power:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power_of(effective, effect=middle, alpha=alpha) >= power else (middle, high)
-    return high * sd
+        high *= 2
+    return sd * optimize.brentq(
+        lambda effect: power_of(effective, effect=effect, alpha=alpha) - power, 0.0, high, xtol=1e-6
+    )

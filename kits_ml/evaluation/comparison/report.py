@@ -12,7 +12,7 @@ import numpy as np
 from kits_ml.evaluation.comparison.alignment import AlignedScores
 from kits_ml.evaluation.comparison.analysis import Comparison, Contrast
 from kits_ml.evaluation.comparison.costs import NAMES, Cost
-from kits_ml.evaluation.comparison.verdict import Verdict, format_p, format_score
+from kits_ml.evaluation.comparison.verdict import Verdict, format_p, format_score, two_digits
 from kits_ml.page import Table
 
 Row = dict[str, Any]
@@ -144,7 +144,7 @@ def _contrasts_table(comparison: Comparison) -> Table:
     ]
     rows = []
     for one in comparison.contrasts:
-        needed = "over a million" if one.patients_needed is None else f"{one.patients_needed:,}"
+        needed = "over a million" if one.patients_needed is None else f"about {two_digits(one.patients_needed):,}"
         interval = (format_score(value, comparison, sign=True) for value in (one.low, one.high))
         superiority = f"{one.superiority:.2f} ({one.superiority_low:.2f} to {one.superiority_high:.2f})"
         p_values = (one.p_wilcoxon, one.p_permutation, one.p_holm)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 #: Up to here all flips of signs are gone through instead of drawn.
 MAX_CASES_OF_ALL_FLIPS = 13
@@ -129,7 +128,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.full(p_values.shape, math.nan)
     defined = ~np.isnan(p_values)
     if defined.any():
-        adjusted[defined] = multipletests(p_values[defined], method="holm")[1]
+        adjusted[defined] = _holm(p_values[defined])
+    return adjusted
+
+
+def _holm(p_values: np.ndarray) -> np.ndarray:
+    """Smallest p times the number of tests, the next times one less, ...; never below the one before, nor above 1."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(steps, 1)
     return adjusted
 
 

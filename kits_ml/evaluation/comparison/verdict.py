@@ -42,8 +42,8 @@ def judge(comparison: Comparison, *, metric: str, aligned: AlignedScores | None 
     """
     caveats = [*_few_patients(comparison), *_gate(comparison), *_left_out(comparison, aligned), *_ranking(comparison)]
     return Verdict(
-        headline=_headline(comparison, metric),
-        contrasts={one.algorithm: _sentence(one, comparison, metric) for one in comparison.contrasts},
+        headline=_headline(comparison, metric[0].upper() + metric[1:]),
+        contrasts={one.algorithm: _sentence(one, comparison) for one in comparison.contrasts},
         caveats=tuple(caveats),
     )
 
@@ -89,7 +89,7 @@ def _limits(comparison: Comparison, margin: str) -> list[str]:
     return sentences
 
 
-def _sentence(one: Contrast, comparison: Comparison, metric: str) -> str:
+def _sentence(one: Contrast, comparison: Comparison) -> str:
     control = comparison.control
     if one.sd_difference == 0 and one.mean_difference == 0:
         return f"{one.algorithm} and {control} score the same in each of {comparison.num_cases} patients."
@@ -229,11 +229,12 @@ def _patients(needed: list[int | None]) -> str:
     """About how many patients, with two digits: the standard deviation is not known any better."""
     if None in needed:
         return "more than a million patients"
-    low, high = (_two_digits(number) for number in (min(needed), max(needed)))
+    low, high = (two_digits(number) for number in (min(needed), max(needed)))
     return f"about {low:,} patients" if low == high else f"about {low:,} to {high:,} patients"
 
 
-def _two_digits(number: int) -> int:
+def two_digits(number: int) -> int:
+    """A number of patients, rounded up to what the standard deviation's own uncertainty leaves of it."""
     return number if number < 100 else math.ceil(number / (unit := 10 ** (len(str(number)) - 2))) * unit
 
 
