@@ -91,10 +91,14 @@ def wilcoxon(differences: np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test.
 
     Zero differences are ranked and then dropped (Pratt), which neither throws away patients that are equal nor counts
-    them for anybody. Exact for up to 50 patients without ties, by the normal approximation else. All zero: 1.
+    them for anybody. Exact for up to `MAX_CASES_OF_ALL_FLIPS` patients, and up to 50 where there are no ties; by the
+    normal approximation else. All zero: 1.
     """
     if not differences.any():
         return 1.0
+    if len(differences) <= MAX_CASES_OF_ALL_FLIPS:  # scipy goes through them one by one, which takes seconds
+        signed_ranks = np.sign(differences) * stats.rankdata(np.abs(differences))
+        return sign_flips(signed_ranks, num_resamples=0, seed=0)
     return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
 
 

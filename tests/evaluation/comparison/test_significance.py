@@ -90,6 +90,17 @@ def test_wilcoxon_is_rs():
     assert significance.wilcoxon(BEFORE - AFTER) == pytest.approx(2 * 0.01953125)  # 2 * 10 / 2^9
 
 
+def test_few_patients_are_exact_with_ties_too():
+    rng = np.random.default_rng(0)
+    for num_cases in (3, 8, 13):
+        differences = rng.normal(0.3, 1, num_cases)
+        assert significance.wilcoxon(differences) == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    # ranks of size: 1 is the zero's, 2.5 twice, 4: sums of +-2.5 +-2.5 +-4 as far out as 2.5 + 2.5 - 4 = 1: all but
+    # none (9, 4, 4, -1 and opposites), so that p is 1; as far out as 2.5 - 2.5 + 4 = 4: 9, 4, 4 and opposites, 6 of 8
+    assert significance.wilcoxon(np.array([0, 0.1, 0.1, -0.2])) == 1
+    assert significance.wilcoxon(np.array([0, 0.1, -0.1, 0.2])) == 6 / 8
+
+
 def test_zeros_make_wilcoxon_more_careful():
     some = np.array([0.3, 0.1, 0.2, 0.25, 0.15, 0.4])
     assert significance.wilcoxon(some) == pytest.approx(2 / 2**6)
