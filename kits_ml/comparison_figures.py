@@ -23,6 +23,8 @@ VERDICT_COLOURS: Mapping[str, str] = {
     "open": "#666666",
 }
 
+_MANY = 8  # from here on cells are smaller and panels stand below each other
+
 _INK, _GRID, _BAND = "#222222", "#DDDDDD", "#E4E4E4"
 _DIVERGING = LinearSegmentedColormap.from_list("worse_to_better", ["#D55E00", "#FFFFFF", "#0072B2"])
 _SHARES = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#0072B2"])
@@ -117,7 +119,8 @@ def significance_map(
         label: what the differences are of.
         higher_is_better: False for distances.
     """
-    size = 1.05 * len(names) + 1.6
+    cell = 1.05 if len(names) <= _MANY else 0.8
+    size = cell * len(names) + 1.6
     figure = Figure(figsize=(max(4.8, size + 0.8), max(3.6, 0.7 * size + 0.6)), layout="constrained")
     axes = figure.subplots()
     merits = differences if higher_is_better else -differences
@@ -214,14 +217,16 @@ def rank_distributions(
         ranks: `(num_algorithms,)` by method: with all patients; sorts the algorithms, and frames cells.
     """
     num = len(names)
-    width = (0.62 * num + 0.09 * max(map(len, names)) + 0.5) * len(distributions)
-    figure = Figure(figsize=(max(5.5, width), 0.42 * num + 1.5), layout="constrained")
-    panels = figure.subplots(1, len(distributions), squeeze=False)[0]
+    stacked = num > _MANY
+    num_rows, num_columns = (len(distributions), 1) if stacked else (1, len(distributions))
+    width, height = 0.62 * num + 0.09 * max(map(len, names)) + 0.5, 0.42 * num + 1.1
+    figure = Figure(figsize=(max(5.5, width * num_columns), height * num_rows + 0.4), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes, (method, shares) in zip(panels, distributions.items(), strict=True):
         order = np.argsort(ranks[method], kind="stable")
         axes.imshow(shares[order], cmap=_SHARES, vmin=0, vmax=1, aspect="auto")
         for place, index in enumerate(order):
-            for column in np.flatnonzero(shares[index] >= 0.005):
+            for column in np.flatnonzero(np.round(shares[index], 2)):
                 share = shares[index, column]
                 colour = "white" if share > 0.75 else _INK
                 axes.text(column, place, f"{share:.0%}", ha="center", va="center", fontsize=9, color=colour)

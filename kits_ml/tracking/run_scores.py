@@ -68,13 +68,15 @@ def _with_scores(client: mlflow.MlflowClient, runs: Sequence[Run], part: str) ->
         if any(one.path == wanted for one in client.list_artifacts(run.info.run_id, part)):
             found.append(run)
         else:
-            found += _with_scores(client, _children(client, run), part)
+            children = _with_scores(client, _children(client, run), part)
+            # what is still running or has failed may not have its last word there
+            found += [child for child in children if child.info.status == "FINISHED"]
     return found
 
 
 def _children(client: mlflow.MlflowClient, run: Run) -> list[Run]:
-    """The finished runs beneath a run, oldest first; those still running or failed say nothing yet."""
-    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and attributes.status = 'FINISHED'"
+    """The runs right beneath a run, oldest first."""
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     children: list[Run] = []
     token = None
     while True:

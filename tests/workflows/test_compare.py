@@ -137,6 +137,9 @@ def test_runs_and_the_study_above_them(store):
                 for seed in range(2):
                     with mlflow.start_run(nested=True) as run:
                         _log(store, architecture, dice + shift + 0.01 * seed)
+                mlflow.start_run(nested=True)
+                _log(store, architecture, dice * 0)
+                mlflow.end_run("FAILED")
                 with mlflow.start_run(nested=True):  # a trial: its scores are of validation cases
                     _log(store, architecture, dice * 0, part="validation")
     result = _invoke("--scores", f"runs:/{parent.info.run_id}", "--region", "tumour", "--output", "out")
