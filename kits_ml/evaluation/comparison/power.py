@@ -1,7 +1,8 @@
 """How many patients a difference takes, and which difference so many patients can show.
 
 By the power of the paired t-test, made larger by Wilcoxon's relative efficiency for normal differences, 3 / pi
-(Lehmann, "Nonparametrics", 1975). With heavier tails Wilcoxon's test needs fewer, never more than a seventh above.
+(Lehmann, "Nonparametrics", 1975). With heavier tails the test needs fewer, and for no symmetric shape of
+differences more than a sixth above the t-test (Hodges and Lehmann, Ann. Math. Stat. 27, 1956).
 """
 
 from __future__ import annotations
