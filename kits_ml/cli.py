@@ -115,6 +115,14 @@ def evaluate(settings: config.EvaluateSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.CompareSettings)
+def compare(settings: config.CompareSettings) -> None:
+    from kits_ml.workflows.compare import run_comparison as run
+
+    _report_comparison(run(settings))
+
+
+@main.command()
 @takes_settings(config.SelftestSettings)
 def selftest(settings: config.SelftestSettings) -> None:
     from kits_ml.workflows.selftest import selftest as run
@@ -231,6 +239,17 @@ def _report_summary(summary) -> None:
         if 0 < found["num_with_region"] < dice["num_cases"]:
             line += f"; mean over the {found['num_with_region']} that show it {dice['with_region']['mean']:.3f}"
         click.echo(line)
+
+
+def _report_comparison(compared) -> None:
+    width = max(map(len, compared.comparison.algorithms)) + 2
+    click.echo(f"{'algorithm':<{width}}{'mean':>8}{'median':>8}{'mean rank':>11}")
+    for one in compared.comparison.summaries:
+        click.echo(f"{one.algorithm:<{width}}{one.mean:>8.3f}{one.median:>8.3f}{one.mean_rank:>11.2f}")
+    click.echo(f"\n{compared.verdict.headline}")
+    for sentence in (*compared.verdict.contrasts.values(), *compared.verdict.caveats):
+        click.echo(f"- {sentence}")
+    click.echo(f"\npage, tables and pictures: {compared.output}")
 
 
 def _report_prediction(predicted) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -218,6 +219,14 @@ def save_figure(path: str | Path, figure: Figure, *, dpi: int = 120) -> None:
     payload = io.BytesIO()
     figure.savefig(payload, format="png", dpi=dpi)
     files.write_bytes(Path(path), payload.getvalue())
+
+
+def to_svg(figure: Figure) -> bytes:
+    """A figure as SVG, letters as outlines; the same figure gives the same bytes."""
+    payload = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kits_ml", "svg.fonttype": "path"}):
+        figure.savefig(payload, format="svg", metadata={"Date": None})
+    return payload.getvalue()
 
 
 def _contour(axes: Axes, mask: np.ndarray, *, colour: str, style: object) -> None:

@@ -7,6 +7,7 @@ parameter, the MLflow key and the Optuna name. Settings that several commands sh
 from kits_ml.config.architecture import ArchitectureSettings, ModelsSettings
 from kits_ml.config.augmentation import AugmentationSettings
 from kits_ml.config.checkpoints import CheckpointSettings
+from kits_ml.config.comparison import CompareSettings
 from kits_ml.config.data import (
     ExportSettings,
     FetchSettings,
@@ -29,6 +30,7 @@ __all__ = [
     "ArchitectureSettings",
     "AugmentationSettings",
     "CheckpointSettings",
+    "CompareSettings",
     "DeviceSettings",
     "EvaluateSettings",
     "ExportSettings",

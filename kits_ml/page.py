@@ -1,0 +1,116 @@
+"""One self-contained page: words, tables and pictures in a single HTML file that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  color: #222; background: #fff; max-width: 70rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
+h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+.subtitle, .note, figcaption { color: #595959; font-size: .875rem; }
+.verdict { border-left: 4px solid #0072b2; background: #f4f8fb; padding: .8rem 1.1rem; margin: 1.4rem 0;
+  font-size: 1.08rem; }
+.caveats { border-left-color: #d55e00; background: #fdf6f1; font-size: .95rem; }
+.caveats ul { margin: .2rem 0; padding-left: 1.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .8rem .35rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th { vertical-align: bottom; white-space: normal; font-weight: 600; border-bottom: 2px solid #999; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 0 0 1.2rem; }
+figure img { max-width: 100%; height: auto; }
+details { margin-top: 2.4rem; font-size: .9rem; }
+@media print { body { margin: 0; } figure, table { break-inside: avoid; } }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text: `header` and `rows` as they are shown, the first column left, the others right."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An SVG with a title above and a caption below; `alt` is for who cannot see it."""
+
+    title: str
+    svg: bytes
+    caption: str
+    alt: str
+
+
+def render(
+    *,
+    title: str,
+    subtitle: str,
+    verdict: str,
+    sentences: Sequence[str],
+    caveats: Sequence[str],
+    parts: Sequence[Table | Picture],
+    settings: Table,
+) -> str:
+    """The page.
+
+    Args:
+        title: of the page.
+        subtitle: what was compared, and by which rules.
+        verdict: the answer, on top.
+        sentences: the answer in detail.
+        caveats: what to know beside it.
+        parts: tables and pictures in order.
+        settings: folded away at the end.
+
+    Returns:
+        HTML, with everything in it.
+    """
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="subtitle">{escape(subtitle)}</p>',
+        f'<p class="verdict">{escape(verdict)}</p>',
+        _list(sentences),
+    ]
+    if caveats:
+        body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{_list(caveats)}</div>')
+    body += [_table(part) if isinstance(part, Table) else _picture(part) for part in parts]
+    body.append(f"<details><summary>Settings</summary>{_rows(settings)}</details>")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _table(table: Table) -> str:
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return f"<h2>{escape(table.title)}</h2>\n{_rows(table)}{note}"
+
+
+def _rows(table: Table) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _picture(picture: Picture) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg).decode()}"
+    return (
+        f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )

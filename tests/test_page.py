@@ -1,0 +1,40 @@
+"""The page holds everything and asks the network for nothing."""
+
+import re
+
+from kits_ml.page import Picture, Table, render
+
+
+def _page(**changes) -> str:
+    options = {
+        "title": "Title",
+        "subtitle": "of what",
+        "verdict": "a < b & c",
+        "sentences": ["first", "second"],
+        "caveats": ["but"],
+        "parts": [
+            Table(title="Numbers", header=["name", "value"], rows=[["<script>", "1"]], note="a note"),
+            Picture(title="Picture", svg=b"<svg xmlns='http://www.w3.org/2000/svg'/>", caption="what", alt="text"),
+        ],
+        "settings": Table(title="", header=["setting", "value"], rows=[["seed", "0"]]),
+    }
+    return render(**(options | changes))
+
+
+def test_text_is_escaped():
+    found = _page()
+    assert "a &lt; b &amp; c" in found
+    assert "<td>&lt;script&gt;</td><td>1</td>" in found
+    assert "<script" not in found
+
+
+def test_nothing_is_fetched():
+    found = _page()
+    assert not re.search(r"(?:src|href)=\"(?!data:)", found)
+    assert "http" not in found.replace("http-equiv", "")
+    assert "data:image/svg+xml;base64," in found
+
+
+def test_no_caveats_no_box():
+    assert "To know beside it" in _page()
+    assert "To know beside it" not in _page(caveats=[])
