@@ -42,7 +42,8 @@ def _epochs(loader, num_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """All batches of some epochs, as Keras fetches them with the loader's workers."""
     found = []
     adapter = PyDatasetAdapter(loader)
-    for _ in range(num_epochs):
+    for epoch in range(loader.epoch, loader.epoch + num_epochs):
+        loader.epoch = epoch  # as FollowEpochs does
         adapter.on_epoch_begin()
         found += list(adapter._get_iterator())
         adapter.on_epoch_end()
