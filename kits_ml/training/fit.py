@@ -43,12 +43,14 @@ class Fitted:
         history: a list of values an epoch, by metric name.
         best_epoch: counted from 0.
         best_score: of `SELECTION_METRIC`.
+        training_minutes: time of training, see `budget.Budget`; what was before an interruption counts too.
     """
 
     model: keras.Model
     history: dict[str, list[float]]
     best_epoch: int
     best_score: float
+    training_minutes: float
 
 
 def fit(
@@ -94,9 +96,10 @@ def fit(
     first_step = resumed.step if resumed else 0
     progress = _progress(settings, resumed)
     average = _average(settings, first_step)
+    spent = budget.make_budget(settings, first_step=first_step)
     watching = [
         StopOnBadLoss(first_step=first_step),
-        budget.make_budget(settings, first_step=first_step),
+        spent,
         *([average] if average else []),
         Validation(
             single, validation, batch_size=settings.batch_size, observe=reported.observe if reported else None
@@ -115,12 +118,13 @@ def fit(
         try:
             _run(model, batches, num_epochs=num_epochs, keeper=keeper, resumed=resumed)
         except BadLossError as error:
-            error.fitted = _fitted(model, single, best=best, course=course) if best.weights else None
+            if best.weights:
+                error.fitted = _fitted(model, single, best=best, course=course, elapsed_s=spent.elapsed_s)
             raise
         finally:
             progress.close()
         keeper.finish(num_epochs)
-    return _fitted(model, single, best=best, course=course)
+    return _fitted(model, single, best=best, course=course, elapsed_s=spent.elapsed_s)
 
 
 def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
@@ -135,7 +139,8 @@ def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
     best.weights = list(checkpoint.arrays["best"])
     single = models.without_supervision(model)
     single.compile(jit_compile=runtime.jit_compile())
-    return _fitted(model, single, best=best, course=course)
+    elapsed_s = checkpoint.callbacks[budget.Budget.__name__]["elapsed_s"]
+    return _fitted(model, single, best=best, course=course, elapsed_s=elapsed_s)
 
 
 def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
@@ -145,7 +150,9 @@ def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
     return course.history
 
 
-def _fitted(model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course) -> Fitted:
+def _fitted(
+    model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course, elapsed_s: float
+) -> Fitted:
     best.restore(model)
     plain = model.dtype_policy.name == "float32" and runtime.num_devices() == 1
     return Fitted(
@@ -153,6 +160,7 @@ def _fitted(model: keras.Model, single: keras.Model, *, best: BestWeights, cours
         history=course.history,
         best_epoch=best.epoch,
         best_score=best.score,
+        training_minutes=elapsed_s / 60,
     )
 
 

@@ -22,6 +22,7 @@ from kits_ml.data import images
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
+from kits_ml.models import cost
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.callbacks import BadLossError
@@ -209,7 +210,13 @@ def _fit(
         runs.EpochLog(fitted.history).flush()
     else:
         fitted = _fit_slices(model, prepared, settings, file=file, resumed=checkpoint)
-    mlflow.log_metrics({"best_epoch": fitted.best_epoch, "best_val_foreground_iou": fitted.best_score})
+    mlflow.log_metrics(
+        {
+            "best_epoch": fitted.best_epoch,
+            "best_val_foreground_iou": fitted.best_score,
+            "training_minutes": fitted.training_minutes,
+        }
+    )
     curves = {name: fitted.history[name] for name in CURVES}
     mlflow.log_figure(figures.learning_curves(curves), "curves.png")
     return fitted
@@ -229,7 +236,8 @@ def _fit_slices(
         {"train": batches.describe(train_slices), "validation": batches.describe(validation_slices)}, "slices.json"
     )
     mlflow.set_tags({name: str(value) for name, value in runtime.describe().items()})
-    mlflow.log_metric("num_parameters", model.count_params())
+    single = models.without_supervision(model)
+    mlflow.log_metrics({"num_parameters": single.count_params(), "gflops": cost.gflops(single)})
     epoch_log = runs.EpochLog(history_before(resumed) if resumed else None)
     fitted = fit(
         model,

@@ -35,7 +35,7 @@ def test_best_weights_of_a_failed_run_are_a_model_to_start_from(tmp_path, tracki
 
     def fail(model, *_, **__):
         error = BadLossError("the loss became nan in epoch 2, step 2; try a smaller learning_rate")
-        error.fitted = Fitted(model=model, history={}, best_epoch=0, best_score=0.5)
+        error.fitted = Fitted(model=model, history={}, best_epoch=0, best_score=0.5, training_minutes=1.0)
         fail.weights = model.get_weights()
         raise error
 
