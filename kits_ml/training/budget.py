@@ -98,12 +98,12 @@ class Budget(keras.callbacks.Callback):
         logs[LEARNING_RATE] = self.learning_rate
         self.first_step = 0
 
-    def get_state(self) -> dict[str, float]:
-        """The time used up."""
-        return {"elapsed_s": self.elapsed_s}
+    def get_state(self) -> dict[str, float | None]:
+        """The time used up, and the learning rate, which the optimiser keeps too."""
+        return {"elapsed_s": self.elapsed_s, "learning_rate": self.learning_rate}
 
-    def set_state(self, state: Mapping[str, float]) -> None:
-        self.elapsed_s = state["elapsed_s"]
+    def set_state(self, state: Mapping[str, float | None]) -> None:
+        self.elapsed_s, self.learning_rate = state["elapsed_s"], state["learning_rate"]
 
     def _look(self) -> None:
         now = self.clock()

@@ -1,5 +1,6 @@
 """A training that was stopped goes on as if it never had been: the same weights, the same history."""
 
+import dataclasses
 import errno
 import logging
 import os
@@ -93,6 +94,29 @@ def _assert_same(one, other):
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     return *_fit(checkpoint_file=_file(folder)), folder
+
+
+def test_averages_accumulated_gradients_and_the_schedule_go_on(tmp_path):
+    """Killed after step 8, the fourth of epoch 1; the checkpoint is of step 7, between the two of an update."""
+    settings = dataclasses.replace(
+        SETTINGS,
+        optimizer="adamw",
+        weight_decay=0.01,
+        ema_momentum=0.8,
+        accumulation_steps=2,
+        learning_rate_schedule="one_cycle",
+        early_stopping_epochs=2,
+        max_steps=10,
+        sampling="foreground",
+    )
+    whole = _fit(settings)
+    with pytest.raises(KilledError):
+        _fit(settings, checkpoint_file=_file(tmp_path), callbacks=[AfterStep(8, _kill)])
+    checkpoint = checkpoints.read(_file(tmp_path).path)
+    assert (checkpoint.epoch, checkpoint.step) == (1, 3)
+    again = _fit(settings, checkpoint_file=_file(tmp_path), callbacks=[AfterStep(99, _kill)], resumed=checkpoint)
+    _assert_same(whole, again)
+    assert len(again[1].history["loss"]) == 3
 
 
 # 4 steps an epoch; the checkpoint is that of the step before
