@@ -144,6 +144,64 @@ def info(settings: config.InfoSettings) -> None:
     click.echo(yaml.safe_dump(run(settings), sort_keys=False), nl=False)
 
 
+class StudyCommands(click.Group):
+    """Without a command it is `run`; a study's file or name may stand first, without `--study`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in context.help_option_names:
+            args = ["run", *args]
+        if len(args) > 1 and args[0] in self.commands and not args[1].startswith("-"):
+            args = [args[0], "--study", *args[1:]]
+        return super().parse_args(context, args)
+
+
+@main.group(cls=StudyCommands, options_metavar="", subcommand_metavar="COMMAND STUDY [OPTIONS]")
+def study() -> None:
+    """Search settings for every architecture with the same budget; the options of each command, --config too, are
+    shown by `kits-ml study run --help`."""
+
+
+@study.command("run")
+@takes_settings(config.StudySettings)
+def study_run(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import run_study as run
+
+    _report_study(run(settings))
+
+
+@study.command("resume")
+@takes_settings(config.StudySettings)
+def study_resume(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import resume_study as run
+
+    _report_study(run(settings))
+
+
+@study.command("worker")
+@takes_settings(config.StudySettings)
+def study_worker(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import join_study as run
+
+    found = run(settings)
+    _report_progress(found.spec, found.progress, found.best)
+
+
+@study.command("report")
+@takes_settings(config.StudySettings)
+def study_report(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import report_study as run
+
+    _report_study(run(settings))
+
+
+@study.command("status")
+@takes_settings(config.StudySettings)
+def study_status(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import study_status as run
+
+    _report_progress(*run(settings))
+
+
 @main.command()
 @takes_settings(config.ModelsSettings)
 def models(settings: config.ModelsSettings) -> None:
@@ -227,6 +285,26 @@ def _report_summary(summary) -> None:
         if 0 < found["num_with_region"] < dice["num_cases"]:
             line += f"; mean over the {found['num_with_region']} that show it {dice['with_region']['mean']:.3f}"
         click.echo(line)
+
+
+def _report_study(found) -> None:
+    _report_progress(found.spec, found.progress, found.best)
+    click.echo(f"\nrun {found.run_id}; tables, plots and configurations: {found.folder}")
+    click.echo(f"next: kits-ml train --config {found.folder / 'best.yaml'}")
+
+
+def _report_progress(spec, progress, best) -> None:
+    width = max(map(len, progress)) + 2
+    columns = "".join(f"{name:>10}" for name in ("complete", "pruned", "failed", "lost", "running", "minutes"))
+    click.echo(f"{'architecture':<{max(width, 14)}}{columns}{'best':>10}  trial")
+    for name, one in progress.items():
+        numbers = (one.complete, one.pruned, one.failed, one.lost, one.running)
+        counts = "".join(f"{number:>10}" for number in numbers) + f"{one.minutes:>10.1f}"
+        found = f"{best[name].values[0]:>10.4f}  {best[name].number}" if name in best else f"{'-':>10}"
+        click.echo(f"{name:<{max(width, 14)}}{counts}{found}")
+    click.echo(
+        f"best: {spec.objectives[0]}, validation patients, of {spec.search.trials or 'any number of'} trials each"
+    )
 
 
 def _report_prediction(predicted) -> None:

@@ -22,11 +22,13 @@ from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
 
 __all__ = [
     "ArchitectureSettings",
     "AugmentationSettings",
+    "ConfirmSettings",
     "DeviceSettings",
     "EvaluateSettings",
     "ExportSettings",
@@ -43,8 +45,10 @@ __all__ = [
     "PreprocessingSettings",
     "RegisterSettings",
     "SamplingSettings",
+    "SearchSettings",
     "SelectionSettings",
     "SelftestSettings",
     "SplitSettings",
+    "StudySettings",
     "TrainSettings",
 ]
