@@ -220,6 +220,6 @@ def _strategies(
         raise InputError(f"{source}: sampler: {sampler['name']} is for one objective, expected NSGAIISampler")
     if pruner["name"] == "WilcoxonPruner" and not search.num_folds:
         raise InputError(
-            f"{source}: pruner: WilcoxonPruner compares the patients of finished folds, expected num_folds of at least 2"
+            f"{source}: pruner: WilcoxonPruner compares patients of finished folds, expected num_folds of at least 2"
         )
     return sampler, pruner
