@@ -102,7 +102,7 @@ def case_rows(architecture: str, trial: FrozenTrial) -> list[dict[str, Any]]:
 
 def record(architecture: str, trial: FrozenTrial, spec: StudySpec) -> TrialRecord:
     """A trial as MLflow is told of it."""
-    values = dict(zip(spec.objectives, trial.values or (), strict=False))
+    score = {f"best_{spec.objectives[0]}": trial.values[0]} if trial.values else {}
     costs = {name: trial.user_attrs[name] for name in _COSTS if name in trial.user_attrs}
     cases = case_rows(architecture, trial)
     started = trial.datetime_start or trial.datetime_complete
@@ -114,7 +114,7 @@ def record(architecture: str, trial: FrozenTrial, spec: StudySpec) -> TrialRecor
         started_s=started.timestamp(),
         ended_s=trial.datetime_complete.timestamp(),
         settings=_settings(architecture, trial, spec),
-        metrics={**costs, **values},
+        metrics={**costs, **score},
         curve=trial.user_attrs.get("curve", ()),
         cases_csv=_csv(cases) if cases else "",
     )

@@ -69,8 +69,9 @@ def check_values(space: Space, fixed: Mapping[str, Any], *, where: str) -> None:
             try:
                 TrainSettings.from_mapping({**fixed, name: value})
             except InputError as error:
-                # a rule that binds two settings may be met by other values of the second, which is searched too
-                if str(error).startswith(f"{name}:"):
+                # a rule that binds it to another that is searched too may be met by other values of that one
+                others = [other for other in space if other != name and other in str(error)]
+                if str(error).startswith(f"{name}:") and not others:
                     raise InputError(f"{where}.{error}") from error
 
 

@@ -127,15 +127,17 @@ def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.P
 
 def _search(study: Study, settings: StudySettings, *, train: Train, report: bool) -> StudyResult:
     def on_trial(architecture: str, trial: FrozenTrial) -> None:
-        with tracking.may_be_away(log, f"{architecture}, trial {trial.number}"):
+        def log_trial() -> None:
             tracking.log_trial(study.run_ids[architecture], results.record(architecture, trial, study.spec))
+
+        tracking.attempt(log_trial, what=f"{architecture}, trial {trial.number}")
 
     try:
         search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
     except BaseException:
         if report:
-            with tracking.may_be_away(log, "the end of the study"):
-                tracking.close([*study.run_ids.values(), study.run_id], status="KILLED")
+            run_ids = [*study.run_ids.values(), study.run_id]
+            tracking.attempt(lambda: tracking.close(run_ids, status="KILLED"), what="the end of the study")
         raise
     if report:
         return _report(study, settings)
@@ -148,17 +150,20 @@ def _report(study: Study, settings: StudySettings) -> StudyResult:
     folder = Path(settings.output) / name
     best = results.write_results(folder, study.studies, study.spec)
     plots.write_plots(folder / "plots", study.studies, study.spec)
-    score = study.spec.objectives[0]
-    with tracking.may_be_away(log, f"study {name}"):
-        for architecture, run_id in study.run_ids.items():
-            _log_missing(architecture, study)
-            if architecture in best:
-                metrics = {f"best_{score}": best[architecture].values[0], "best_trial": best[architecture].number}
-                tracking.log_results(run_id, metrics=metrics)
-        metrics = {f"best_{score}": next(iter(best.values())).values[0]}
-        tracking.log_results(study.run_id, metrics=metrics, folder=folder)
-        tracking.close([*study.run_ids.values(), study.run_id], status="FINISHED")
+    tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
+
+
+def _log_report(study: Study, best: Mapping[str, FrozenTrial], folder: Path) -> None:
+    """Logs the trials that MLflow lacks and the results, and ends the runs."""
+    best_score = f"best_{study.spec.objectives[0]}"
+    for architecture, run_id in study.run_ids.items():
+        _log_missing(architecture, study)
+        if architecture in best:
+            trial = best[architecture]
+            tracking.log_results(run_id, metrics={best_score: trial.values[0], "best_trial": trial.number})
+    tracking.log_results(study.run_id, metrics={best_score: next(iter(best.values())).values[0]}, folder=folder)
+    tracking.close([*study.run_ids.values(), study.run_id], status="FINISHED")
 
 
 def _result(study: Study, settings: StudySettings) -> StudyResult:

@@ -6,9 +6,9 @@ costs no trial: what is missing is logged later.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kits_ml.errors import InputError, first_line
 from kits_ml.tracking.runs import check_tracking_server, git_commit
+
+log = logging.getLogger(__name__)
 
 #: How many parameters and metrics MLflow takes at once.
 _MAX_PARAMS, _MAX_METRICS = 100, 1000
@@ -43,7 +45,7 @@ class TrialRecord:
         reason: why it was pruned or failed; empty for a complete one.
         started_s, ended_s: seconds since 1970.
         settings: every setting of its training.
-        metrics: single numbers: objectives and costs.
+        metrics: single numbers: the score and costs.
         curve: a row an epoch: `fold`, `epoch` and the metrics.
         cases_csv: the scores of its validation patients; empty where it has none.
     """
@@ -192,12 +194,11 @@ def logged_trials(architecture_id: str) -> set[int]:
             return found
 
 
-@contextlib.contextmanager
-def may_be_away(log: Any, what: str) -> Iterator[None]:
-    """Goes on where the tracking server does not answer, and says what has to be logged later."""
+def attempt(action: Callable[[], Any], *, what: str) -> None:
+    """Does something with MLflow; where the tracking server does not answer, says what has to be logged later."""
     try:
         check_tracking_server()
-        yield
+        action()
     except (InputError, MlflowException, OSError) as error:
         log.warning("%s is not in MLflow yet (%s); `kits-ml study report` logs it later", what, first_line(error))
 

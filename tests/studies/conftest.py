@@ -1,8 +1,12 @@
 """A small study whose trainings are arithmetic, so that the machinery can be watched."""
 
 import copy
+import math
+import shutil
 
+import optuna
 import pytest
+from mlflow import MlflowClient
 
 from kits_ml.config import StudySettings, TrainSettings
 from kits_ml.studies.spec import parse_spec
@@ -39,9 +43,20 @@ def make_spec(document):
     return make
 
 
+@pytest.fixture(scope="session")
+def empty_databases(tmp_path_factory):
+    """MLflow's and Optuna's databases with their tables, which take seconds to make."""
+    folder = tmp_path_factory.mktemp("empty")
+    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}").remove_session()
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path, monkeypatch) -> StudySettings:
+def settings(tmp_path, monkeypatch, empty_databases) -> StudySettings:
     """Storage, MLflow and output in a folder of the test's own."""
+    for name in ("mlflow.db", "optuna.db"):
+        shutil.copy(empty_databases / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     return StudySettings(
@@ -54,8 +69,6 @@ def settings(tmp_path, monkeypatch) -> StudySettings:
 
 def score_of(settings: TrainSettings) -> float:
     """What `pretend` makes of settings: 1 at a learning rate of 0.01, less with distance in decades."""
-    import math
-
     return 1 - abs(math.log10(settings.learning_rate) + 2) / 4
 
 
