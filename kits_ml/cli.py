@@ -194,6 +194,23 @@ def study_report(settings: config.StudySettings) -> None:
     _report_study(run(settings))
 
 
+@study.command("confirm")
+@takes_settings(config.ConfirmSettings)
+def study_confirm(settings: config.ConfirmSettings) -> None:
+    from kits_ml.studies.confirm import confirm as run
+
+    confirmed = run(settings)
+    click.echo("mean Dice of validation patients, both regions, all folds and seeds:")
+    for name, value in confirmed.mean_dice.items():
+        click.echo(f"  {name:<24}{value:.4f}")
+    for name, message in confirmed.failures.items():
+        click.echo(f"failed: {name}: {message}")
+    if confirmed.registered:
+        _report_registered(confirmed.registered)
+    click.echo(f"\nscores of cases: {confirmed.folder}")
+    click.echo(f"next: kits-ml compare --scores {confirmed.folder / 'test.csv'}")
+
+
 @study.command("status")
 @takes_settings(config.StudySettings)
 def study_status(settings: config.StudySettings) -> None:

@@ -16,6 +16,7 @@ from optuna.visualization import matplotlib as drawn
 
 from kits_ml import figures
 from kits_ml.errors import first_line
+from kits_ml.studies.curves import tuning_figure
 from kits_ml.studies.spec import StudySpec
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,26 @@ def write_plots(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySp
             if _write(path, draw, title=f"{name}, {plot.replace('_', ' ')}"):
                 written.append(path)
     return written
+
+
+def write_tuning_curves(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySpec) -> Path:
+    """Draws `tuning_curves.png`: all architectures, pruned trials with the best score that they reached."""
+    scores = {
+        name: [value for trial in study.get_trials(deepcopy=False) if (value := _reached(trial, spec)) is not None]
+        for name, study in studies.items()
+    }
+    figure = tuning_figure(scores, score_name=spec.objectives[0])
+    figures.save_figure(folder / "tuning_curves.png", figure)
+    plt.close(figure)
+    return folder / "tuning_curves.png"
+
+
+def _reached(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> float | None:
+    if trial.state == TrialState.COMPLETE:
+        return trial.values[0]
+    if trial.state == TrialState.PRUNED:
+        return max((row[spec.objectives[0]] for row in trial.user_attrs.get("curve", ())), default=None)
+    return None
 
 
 def _plots(study: optuna.Study, spec: StudySpec, *, num_complete: int) -> dict[str, Callable[[], Any]]:

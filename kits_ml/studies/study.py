@@ -125,6 +125,18 @@ def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.P
         return spec, {name: search.progress(one) for name, one in studies.items()}, results.best_trials(studies)
 
 
+def open_finished(settings: StudySettings) -> Study:
+    """Opens a study that has results, as `study run` left it.
+
+    Raises:
+        InputError: no such study, no complete trial, or a tracking server that does not know it.
+    """
+    with _quiet_optuna():
+        study = _find(settings, join=True)
+        results.require_results(study.studies, name=study.spec.search.name)
+        return study
+
+
 def _search(study: Study, settings: StudySettings, *, train: Train, report: bool) -> StudyResult:
     def on_trial(architecture: str, trial: FrozenTrial) -> None:
         def log_trial() -> None:
@@ -150,6 +162,7 @@ def _report(study: Study, settings: StudySettings) -> StudyResult:
     folder = Path(settings.output) / name
     best = results.write_results(folder, study.studies, study.spec)
     plots.write_plots(folder / "plots", study.studies, study.spec)
+    plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
     tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
 

@@ -132,11 +132,20 @@ def close(run_ids: Iterable[str], *, status: str) -> None:
         mlflow.MlflowClient().set_terminated(run_id, status=status)
 
 
-def log_results(run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None) -> None:
-    """Puts single numbers into a run, and a folder's files beside it."""
+def put_below(run_id: str, parent_id: str, *, tags: Mapping[str, str]) -> None:
+    """Shows a run that ended below another."""
+    client = mlflow.MlflowClient()
+    for name, value in {**tags, MLFLOW_PARENT_RUN_ID: parent_id}.items():
+        client.set_tag(run_id, name, value)
+
+
+def log_results(
+    run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None, place: str | None = None
+) -> None:
+    """Puts single numbers into a run, and a folder's files beside it, or at a place there."""
     client = mlflow.MlflowClient()
     if folder is not None:
-        client.log_artifacts(run_id, str(folder))
+        client.log_artifacts(run_id, str(folder), place)
     for name, value in metrics.items():
         client.log_metric(run_id, name, value)
 

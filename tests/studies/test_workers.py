@@ -1,6 +1,7 @@
 """Four workers on a PostgreSQL server and an MLflow server, one of them killed in the midst of a trial."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -43,21 +44,22 @@ def postgresql(tmp_path_factory):
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     pytest.importorskip("psycopg")
     folder = tmp_path_factory.mktemp("postgresql")
-    as_postgres = []
+    owner = {}
     if os.geteuid() == 0:  # initdb refuses root
         for one in (folder, folder.parent, folder.parent.parent):
             one.chmod(0o755)
         shutil.chown(folder, "postgres")
-        as_postgres = ["runuser", "-u", "postgres", "--"]
+        owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
     data, port = folder / "data", _free_port()
-    run = [*as_postgres, str(binaries / "initdb"), "-D", str(data), "-U", "kits", "--auth=trust"]
-    subprocess.run(run, check=True, capture_output=True, cwd=folder)
+    run = [str(binaries / "initdb"), "-D", str(data), "-U", "kits", "--auth=trust"]
+    subprocess.run(run, check=True, capture_output=True, cwd=folder, **owner)
     options = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
     server = subprocess.Popen(
-        [*as_postgres, str(binaries / "postgres"), "-D", str(data), *options],
+        [str(binaries / "postgres"), "-D", str(data), *options],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        **owner,
     )
     try:
         wait_for(lambda: _answers(port))
@@ -110,8 +112,14 @@ def _interrupt(settings, *, on_epoch):
     raise KeyboardInterrupt
 
 
-def _trials(settings, name="small/unet"):
-    return optuna.load_study(study_name=name, storage=settings.storage).trials
+@functools.lru_cache
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """One for all looks: each has connections of its own, and a server takes a hundred."""
+    return optuna.storages.RDBStorage(url)
+
+
+def _trials(settings, name):
+    return optuna.load_study(study_name=name, storage=_storage(settings.storage)).trials
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
