@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -91,7 +92,7 @@ def test_from_the_file_to_the_winner(settings, write):
     (one,) = [run for run in runs if run.info.run_name == f"{winner} {trial.number}"]
     curve = client.get_metric_history(one.info.run_id, "val_foreground_iou")
     assert [point.step for point in curve] == [0, 1, 2]
-    assert curve[-1].value == one.data.metrics["best_val_foreground_iou"] == pytest.approx(trial.value)
+    assert [curve[-1].value, one.data.metrics["best_val_foreground_iou"]] == pytest.approx([trial.value] * 2)
     assert [file.path for file in client.list_artifacts(one.info.run_id, "validation")] == ["validation/scores.csv"]
 
     artifacts = {file.path for file in client.list_artifacts(result.run_id)}
@@ -225,6 +226,35 @@ def test_the_command_line(settings, write):
     assert "nosuch.yaml: cannot be read" in said.output
 
 
+def test_a_tiny_study_of_real_trainings(settings, document, make_case, tmp_path):
+    """Two architectures, two trials each, on six small cases, from the command line to `train --config`'s file."""
+    for number in range(6):
+        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number)
+    base = {**document["base"], "epochs": 2, "steps_per_epoch": 3, "data": "cases", "prepared": "prepared"}
+    space = {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
+    content = {**document, "trials": 2, "base": {**base, "batch_size": 4}, "space": space}
+    Path(settings.study).write_text(yaml.safe_dump(content))
+    options = ["--storage", settings.storage, "--output", settings.output]
+    said = CliRunner().invoke(cli.main, ["study", "run", settings.study, *options])
+    assert said.exit_code == 0, said.output
+    rows = _rows(Path(settings.output) / "small/trials.csv")
+    assert [(row["architecture"], row["trial"], row["state"], row["epochs"]) for row in rows] == [
+        (architecture, trial, "COMPLETE", "2") for architecture in ("unet", "attention_unet") for trial in "01"
+    ]
+    assert len({row["num_parameters"] for row in rows}) == 2
+    assert all(float(row["training_minutes"]) > 0 for row in rows)
+    best = max(rows, key=lambda row: float(row["val_foreground_iou"]))
+    configuration = TrainSettings.from_mapping(
+        yaml.safe_load((Path(settings.output) / "small/best.yaml").read_text())
+    )
+    assert configuration.architecture == best["architecture"]
+    assert str(configuration.learning_rate) == best["learning_rate"]
+    # the test patient is in no table: six patients are four for training, one for validation and one for test
+    cases = {row["case"] for row in _rows(Path(settings.output) / "small/best_cases.csv")}
+    (split,) = (tmp_path / "prepared").glob("*/splits/*.json")
+    assert cases == set(json.loads(split.read_text())["validation"])
+
+
 WORKER = """
 import dataclasses, sys, time
 sys.path.insert(0, {root!r})
@@ -243,12 +273,18 @@ join_study(StudySettings(**{settings!r}), train=slowly)
 def start_worker(settings, *, seconds: float) -> subprocess.Popen:
     """A worker in a process of its own, whose trainings take a while."""
     code = WORKER.format(root=str(ROOT), seconds=seconds, settings=settings.to_dict())
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    with worker_log(settings).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def worker_log(settings) -> Path:
+    """What all workers say."""
+    return Path(settings.study).with_name("workers.log")
 
 
 def wait_for(condition, *, timeout_s: float = 120) -> None:

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from kits_ml.studies.search import SURPLUS
 from kits_ml.studies.study import report_study, run_study
-from tests.studies.test_study import start_worker, wait_for
+from tests.studies.test_study import start_worker, wait_for, worker_log
 
 pytestmark = pytest.mark.slow
 
@@ -140,8 +140,7 @@ def test_a_killed_worker_of_four_loses_duplicates_and_leaves_nothing(settings, d
     wait_for(running_there)
     workers[0].send_signal(signal.SIGKILL)
     for worker in workers:
-        assert worker.wait(300) == (-signal.SIGKILL if worker is workers[0] else 0), worker.stderr.read().decode()
-        worker.stderr.close()
+        assert worker.wait(300) == (-signal.SIGKILL if worker is workers[0] else 0), worker_log(settings).read_text()
 
     client = MlflowClient()
     result = report_study(settings)
@@ -186,8 +185,7 @@ def test_four_workers_do_nearly_four_times_as_much(settings, document, postgresq
         _begin(settings, document, **changes)
         workers = [start_worker(settings, seconds=2) for _ in range(num_workers)]
         for worker in workers:
-            assert worker.wait(300) == 0, worker.stderr.read().decode()
-            worker.stderr.close()
+            assert worker.wait(300) == 0, worker_log(settings).read_text()
         done = [trial for trial in _trials(settings, f"{name}/unet") if trial.state == TrialState.COMPLETE]
         begun = sorted(trial.datetime_start for trial in done)
         ended = max(trial.datetime_complete for trial in done)
