@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
 import click
 
-from kits_ml import __version__, config, runtime
+from kits_ml import __version__, config, runtime, terminal
 from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError, StoppedError
 from kits_ml.options import takes_settings
 
@@ -64,7 +62,7 @@ def inspect(settings: config.InspectSettings) -> None:
     from kits_ml.workflows.inspect import inspect as run
 
     inspected = run(settings)
-    _report_inspection(inspected)
+    terminal.report_inspection(inspected)
     if inspected.failures:
         raise CasesFailedError(inspected.failures, len(inspected.failures) + len(inspected.fingerprints))
 
@@ -90,7 +88,7 @@ def export(settings: config.ExportSettings) -> None:
 def train(settings: config.TrainSettings) -> None:
     from kits_ml.workflows.train import train as run
 
-    _report_training(run(settings))
+    terminal.report_training(run(settings))
 
 
 @main.command("main")
@@ -99,8 +97,8 @@ def whole_path(settings: config.MainSettings) -> None:
     from kits_ml.workflows.main import main as run
 
     trained, predicted = run(settings)
-    _report_training(trained)
-    _report_prediction(predicted)
+    terminal.report_training(trained)
+    terminal.report_prediction(predicted)
 
 
 @main.command()
@@ -109,8 +107,8 @@ def evaluate(settings: config.EvaluateSettings) -> None:
     from kits_ml.workflows.evaluate import evaluate as run
 
     evaluated = run(settings)
-    _report_scores(evaluated.cases)
-    _report_summary(evaluated.summary)
+    terminal.report_scores(evaluated.cases)
+    terminal.report_summary(evaluated.summary)
     click.echo(f"\nreport.html, scores, summary and pictures: {evaluated.output}")
 
 
@@ -119,7 +117,7 @@ def evaluate(settings: config.EvaluateSettings) -> None:
 def compare(settings: config.CompareSettings) -> None:
     from kits_ml.workflows.compare import run_comparison as run
 
-    _report_comparison(run(settings))
+    terminal.report_comparison(run(settings))
 
 
 @main.command()
@@ -127,7 +125,7 @@ def compare(settings: config.CompareSettings) -> None:
 def selftest(settings: config.SelftestSettings) -> None:
     from kits_ml.workflows.selftest import selftest as run
 
-    _report_selftest(run(settings))
+    terminal.report_selftest(run(settings))
 
 
 @main.command()
@@ -135,7 +133,7 @@ def selftest(settings: config.SelftestSettings) -> None:
 def register(settings: config.RegisterSettings) -> None:
     from kits_ml.workflows.register import register as run
 
-    _report_registered(run(settings))
+    terminal.report_registered(run(settings))
 
 
 @main.command()
@@ -143,7 +141,7 @@ def register(settings: config.RegisterSettings) -> None:
 def predict(settings: config.PredictSettings) -> None:
     from kits_ml.workflows.predict import predict as run
 
-    _report_prediction(run(settings))
+    terminal.report_prediction(run(settings))
 
 
 @main.command()
@@ -156,6 +154,81 @@ def info(settings: config.InfoSettings) -> None:
     click.echo(yaml.safe_dump(run(settings), sort_keys=False), nl=False)
 
 
+class StudyCommands(click.Group):
+    """Without a command it is `run`; a study's file or name may stand first, without `--study`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in context.help_option_names:
+            args = ["run", *args]
+        if len(args) > 1 and args[0] in self.commands and not args[1].startswith("-"):
+            args = [args[0], "--study", *args[1:]]
+        return super().parse_args(context, args)
+
+
+@main.group(cls=StudyCommands, options_metavar="", subcommand_metavar="COMMAND STUDY [OPTIONS]")
+def study() -> None:
+    """Search settings for every architecture with the same budget; the options of each command, --config too, are
+    shown by `kits-ml study run --help`."""
+
+
+@study.command("run")
+@takes_settings(config.StudySettings)
+def study_run(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import run_study as run
+
+    terminal.report_study(run(settings))
+
+
+@study.command("resume")
+@takes_settings(config.StudySettings)
+def study_resume(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import resume_study as run
+
+    terminal.report_study(run(settings))
+
+
+@study.command("worker")
+@takes_settings(config.StudySettings)
+def study_worker(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import join_study as run
+
+    found = run(settings)
+    terminal.report_progress(found.spec, found.progress, found.best)
+
+
+@study.command("report")
+@takes_settings(config.StudySettings)
+def study_report(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import report_study as run
+
+    terminal.report_study(run(settings))
+
+
+@study.command("confirm")
+@takes_settings(config.ConfirmSettings)
+def study_confirm(settings: config.ConfirmSettings) -> None:
+    from kits_ml.studies.confirm import confirm as run
+
+    confirmed = run(settings)
+    click.echo("mean Dice of validation patients, both regions, all folds and seeds:")
+    for name, value in confirmed.mean_dice.items():
+        click.echo(f"  {name:<24}{value:.4f}")
+    for name, message in confirmed.failures.items():
+        click.echo(f"failed: {name}: {message}")
+    if confirmed.registered:
+        terminal.report_registered(confirmed.registered)
+    click.echo(f"\nscores of cases: {confirmed.folder}")
+    click.echo(f"next: kits-ml compare --scores {confirmed.folder / 'test.csv'}")
+
+
+@study.command("status")
+@takes_settings(config.StudySettings)
+def study_status(settings: config.StudySettings) -> None:
+    from kits_ml.studies.study import study_status as run
+
+    terminal.report_progress(*run(settings))
+
+
 @main.command()
 @takes_settings(config.ModelsSettings)
 def models(settings: config.ModelsSettings) -> None:
@@ -164,96 +237,3 @@ def models(settings: config.ModelsSettings) -> None:
     click.echo(f"{'name':<24}{'parameters':>12}{'GFLOPs':>9}  {'architecture':<34}paper")
     for one in run(settings):
         click.echo(f"{one.name:<24}{one.num_parameters:>12,}{one.gflops:>9.2f}  {one.title:<34}{one.paper}")
-
-
-def _report_inspection(inspected) -> None:
-    names = [one.case for one in inspected.fingerprints] + list(inspected.failures)
-    width = max(map(len, names)) + 2
-    columns = f"{'case':<{width}}{'slices':>6}  {'spacing mm':<16}{'HU':>14}{'kidney ml':>11}{'tumour ml':>11}"
-    click.echo(f"{columns}  findings (! error, ? warning)")
-    remarks: dict[str, list[str]] = {}
-    for finding in inspected.findings:
-        remarks.setdefault(finding.case, []).append(
-            {"error": "!", "warning": "?"}.get(finding.level, "") + finding.rule
-        )
-    for one in inspected.fingerprints:
-        spacing = f"{one.slice_spacing_mm:.2g} x {one.row_spacing_mm:.2f}"
-        volumes = f"{one.kidney_ml:>11.1f}{one.tumour_ml:>11.1f}" if one.has_labels else f"{'no labels':>22}"
-        hu = f"{one.hu.min:.0f}..{one.hu.max:.0f}"
-        found = ", ".join(remarks.get(one.case, ()))
-        click.echo(f"{one.case:<{width}}{one.slices:>6}  {spacing:<16}{hu:>14}{volumes}  {found}".rstrip())
-    for name in inspected.failures:
-        click.echo(f"{name:<{width}}unreadable, see below")
-    if inspected.selection.rule:
-        click.echo("\n" + "\n".join(inspected.selection.explain()))
-    click.echo(f"\ntables and plots: {inspected.output}")
-
-
-def _report_training(trained) -> None:
-    for part, cases in trained.scores.items():
-        click.echo(f"\n{part} cases, on the scans' own grids:")
-        _report_scores(cases)
-        _report_summary(trained.summaries[part])
-    click.echo(f"\nrun {trained.run_id}; pictures and tables: {trained.artifacts}")
-    if trained.registered:
-        _report_registered(trained.registered)
-        python = Path(sys.executable)
-        python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-        click.echo("\nnext:")
-        click.echo(f"  {python} -m mlflow ui")
-        click.echo(
-            f"  {python} -m kits_ml predict --model {trained.registered.uri} --image {trained.example_scan} "
-            "--output seg.nii.gz --overlay overlay.png"
-        )
-
-
-def _report_selftest(rows) -> None:
-    from kits_ml.evaluation.selftest import table
-
-    click.echo(table(rows))
-    num_metrics = len({row.metric for row in rows})
-    click.echo(f"\n{num_metrics} metric{'s' * (num_metrics > 1)}, {len(rows)} readings: all as theory says")
-
-
-def _report_registered(registered) -> None:
-    aliases = ", ".join(registered.aliases) or "none"
-    click.echo(f"registered model {registered.name}, version {registered.version}, alias: {aliases}")
-
-
-def _report_scores(cases) -> None:
-    click.echo(f"{'case':<16}{'region':<10}{'Dice':>8}{'IoU':>8}{'surface Dice':>14}{'volume ml':>11}{'true ml':>9}")
-    for case in cases:
-        for region, scores in case.regions.items():
-            click.echo(
-                f"{case.case:<16}{region:<10}{scores.dice:>8.3f}{scores.iou:>8.3f}{scores.surface_dice:>14.3f}"
-                f"{scores.volume_pred_ml:>11.1f}{scores.volume_true_ml:>9.1f}"
-            )
-
-
-def _report_summary(summary) -> None:
-    for region, found in summary["regions"].items():
-        dice = found["dice"]
-        line = f"{region} Dice: mean {dice['mean']:.3f}, median {dice['median']:.3f}, cases: {dice['num_cases']}"
-        if dice["num_cases"] > 1:
-            line += f"; 95 % interval of the mean {dice['ci_low']:.3f} to {dice['ci_high']:.3f}"
-        if 0 < found["num_with_region"] < dice["num_cases"]:
-            line += f"; mean over the {found['num_with_region']} that show it {dice['with_region']['mean']:.3f}"
-        click.echo(line)
-
-
-def _report_comparison(compared) -> None:
-    width = max(map(len, compared.comparison.algorithms)) + 2
-    click.echo(f"{'algorithm':<{width}}{'mean':>8}{'median':>8}{'mean rank':>11}")
-    for one in compared.comparison.summaries:
-        click.echo(f"{one.algorithm:<{width}}{one.mean:>8.3f}{one.median:>8.3f}{one.mean_rank:>11.2f}")
-    click.echo(f"\n{compared.verdict.headline}")
-    for sentence in (*compared.verdict.contrasts.values(), *compared.verdict.caveats):
-        click.echo(f"- {sentence}")
-    click.echo(f"\npage, tables and pictures: {compared.output}")
-
-
-def _report_prediction(predicted) -> None:
-    found = ", ".join(f"{region} {value:.1f} ml" for region, value in predicted.volumes_ml.items())
-    click.echo(f"{predicted.output}: {found}")
-    if predicted.overlay:
-        click.echo(f"{predicted.overlay}: overlay")

@@ -166,6 +166,24 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, TensorFlow's, PyTorch's or XLA's."""
+    name, message = type(error).__name__, str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or name in ("ResourceExhaustedError", "OutOfMemoryError")
+        or "resource_exhausted" in message
+        or (isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message))
+    )
+
+
+def free_memory() -> None:
+    """Lets go of what Keras keeps of earlier models, between two trainings of one process."""
+    import keras
+
+    keras.utils.clear_session(free_memory=True)
+
+
 def describe() -> dict[str, Any]:
     """Backend, devices and precision, for `kits-ml info` and for the record of a run."""
     import keras

@@ -30,6 +30,7 @@ LEVELS = {
     "workflows": 5,
     "studies": 6,
     "serving": 6,
+    "terminal": 6,
     "cli": 7,
     "__main__": 8,
     "__init__": 8,
@@ -41,7 +42,7 @@ ONLY_IN = {
     "tensorflow": {"runtime"},
     "jax": {"runtime"},
     "torch": {"runtime"},
-    "click": {"cli", "options"},
+    "click": {"cli", "options", "terminal"},
 }
 PACKAGE = Path(kits_ml.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -24,6 +24,7 @@ from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "AugmentationSettings",
     "CheckpointSettings",
     "CompareSettings",
+    "ConfirmSettings",
     "DeviceSettings",
     "EvaluateSettings",
     "ExportSettings",
@@ -47,8 +49,10 @@ __all__ = [
     "PreprocessingSettings",
     "RegisterSettings",
     "SamplingSettings",
+    "SearchSettings",
     "SelectionSettings",
     "SelftestSettings",
     "SplitSettings",
+    "StudySettings",
     "TrainSettings",
 ]

@@ -38,6 +38,14 @@ def validation_scores(
         `mean_iou_with_background`, the mean of the labels' IoU: flattering, because background is nearly everything.
         A region that neither reference nor prediction shows in a patient counts as 1, as KiTS does.
     """
+    per_case = list(scores_by_case(model, slices, batch_size=batch_size, observe=observe).values())
+    return {name: float(np.mean([case[name] for case in per_case])) for name in per_case[0]}
+
+
+def scores_by_case(
+    model: keras.Model, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None
+) -> dict[str, dict[str, float]]:
+    """The scores of each patient, by case name; arguments and names of scores as of `validation_scores`."""
     matrices = {
         name: sum(
             scores.confusion_matrix(labels, predicted)
@@ -45,8 +53,7 @@ def validation_scores(
         )
         for name, where in slices.ranges().items()
     }
-    per_case = [case_scores(matrix) for matrix in matrices.values()]
-    return {name: float(np.mean([case[name] for case in per_case])) for name in per_case[0]}
+    return {name: case_scores(matrix) for name, matrix in matrices.items()}
 
 
 def case_scores(matrix: np.ndarray) -> dict[str, float]:

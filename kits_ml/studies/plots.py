@@ -1,0 +1,100 @@
+"""Optuna's plots of a study, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+from optuna.visualization import matplotlib as drawn
+
+from kits_ml import figures
+from kits_ml.errors import first_line
+from kits_ml.studies.curves import tuning_figure
+from kits_ml.studies.spec import StudySpec
+
+log = logging.getLogger(__name__)
+
+
+def write_plots(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySpec) -> list[Path]:
+    """Draws what the trials allow, a folder an architecture.
+
+    Args:
+        folder: gets `<architecture>/<plot>.png`.
+        studies: by architecture.
+        spec: the study.
+
+    Returns:
+        The files. A plot that Optuna cannot draw from these trials (too few, all alike) is left out.
+    """
+    written = []
+    for name, study in studies.items():
+        complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+        if not complete:
+            continue
+        for plot, draw in _plots(study, spec, num_complete=len(complete)).items():
+            path = folder / name / f"{plot}.png"
+            if _write(path, draw, title=f"{name}, {plot.replace('_', ' ')}"):
+                written.append(path)
+    return written
+
+
+def write_tuning_curves(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySpec) -> Path:
+    """Draws `tuning_curves.png`: all architectures, pruned trials with the best score that they reached."""
+    scores = {
+        name: [value for trial in study.get_trials(deepcopy=False) if (value := _reached(trial, spec)) is not None]
+        for name, study in studies.items()
+    }
+    figure = tuning_figure(scores, score_name=spec.objectives[0])
+    figures.save_figure(folder / "tuning_curves.png", figure)
+    plt.close(figure)
+    return folder / "tuning_curves.png"
+
+
+def _reached(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> float | None:
+    if trial.state == TrialState.COMPLETE:
+        return trial.values[0]
+    if trial.state == TrialState.PRUNED:
+        return max((row[spec.objectives[0]] for row in trial.user_attrs.get("curve", ())), default=None)
+    return None
+
+
+def _plots(study: optuna.Study, spec: StudySpec, *, num_complete: int) -> dict[str, Callable[[], Any]]:
+    score = spec.objectives[0]
+    several = {"target": lambda trial: trial.values[0]} if len(spec.objectives) > 1 else {}
+    named = {"target_name": score, **several}
+    plots: dict[str, Callable[[], Any]] = {
+        "history": lambda: drawn.plot_optimization_history(study, **named),
+        "slices": lambda: drawn.plot_slice(study, **named),
+    }
+    if num_complete > 1:
+        plots["parallel_coordinates"] = lambda: drawn.plot_parallel_coordinate(study, **named)
+        plots["importances"] = lambda: drawn.plot_param_importances(study, **named)
+    if several:
+        if len(spec.objectives) <= 3:
+            plots["pareto_front"] = lambda: drawn.plot_pareto_front(study, target_names=list(spec.objectives))
+    else:
+        plots["intermediate_values"] = lambda: drawn.plot_intermediate_values(study)
+    return plots
+
+
+def _write(path: Path, draw: Callable[[], Any], *, title: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these plots are marked experimental, and matplotlib's layout complains
+            axes = draw()
+            figure = np.ravel(axes)[0].figure
+            figure.suptitle(title)
+            figures.save_figure(path, figure)
+        return True
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        log.info("%s: not drawn (%s)", path.name, first_line(error))
+        return False
+    finally:
+        plt.close("all")

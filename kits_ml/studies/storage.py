@@ -1,0 +1,140 @@
+"""Where trials are kept: Optuna's storages, and what is lost with each of them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import make_url
+
+from kits_ml.config import StudySettings
+from kits_ml.errors import InputError, first_line
+
+log = logging.getLogger(__name__)
+
+#: How long a database gets to answer, and how long SQLite waits for another worker's write.
+CONNECT_TIMEOUT_S = 10
+SQLITE_TIMEOUT_S = 120
+
+#: What a stale trial is followed by: called with the study and the trial.
+OnStale = Callable[[optuna.Study, optuna.trial.FrozenTrial], None]
+
+
+def open_storage(settings: StudySettings, *, on_stale: OnStale | None = None) -> BaseStorage:
+    """Opens the storage that the settings name.
+
+    Args:
+        settings: `storage`, `storage_class`, heartbeats.
+        on_stale: called for a trial that gave no sign of life, after it was marked as failed and put back once.
+
+    Raises:
+        InputError: an address that cannot be read, a driver that is missing, a storage that does not answer.
+    """
+    if settings.storage_class == "RDBStorage":
+        return _open_database(settings, on_stale)
+    log.warning(
+        "%s has no heartbeat: a trial whose worker is killed stays running and is not tried again, and several "
+        "workers may go beyond the budget by one trial each; RDBStorage (SQLite, PostgreSQL) has neither flaw",
+        settings.storage_class,
+    )
+    try:
+        return _OTHERS[settings.storage_class](settings.storage)
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(f"storage {settings.storage}: cannot be opened ({first_line(error)})") from error
+
+
+def has_heartbeat(storage: BaseStorage) -> bool:
+    """Whether the storage notices killed workers."""
+    return isinstance(getattr(storage, "_backend", storage), RDBStorage)
+
+
+def shown(storage: str) -> str:
+    """The address without its password."""
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return storage
+
+
+class RetryOnce:
+    """Puts a trial back once whose worker was killed, then tells of it.
+
+    Args:
+        then: told of each such trial.
+    """
+
+    def __init__(self, then: OnStale | None = None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
+        self.then = then
+
+    def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        log.warning("%s: trial %d gave no sign of life and is given up", study.study_name, trial.number)
+        self.retry(study, trial)
+        if self.then:
+            self.then(study, trial)
+
+
+def _open_database(settings: StudySettings, on_stale: OnStale | None) -> RDBStorage:
+    address = shown(settings.storage)
+    try:
+        url = make_url(settings.storage)
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if url.get_backend_name() == "sqlite":
+            options = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+        elif url.get_backend_name() == "postgresql":
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return RDBStorage(
+                settings.storage,
+                engine_kwargs=options,
+                heartbeat_interval=settings.heartbeat_s,
+                grace_period=settings.grace_s,
+                heartbeat_stale_trial_callback=RetryOnce(on_stale),
+            )
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        raise InputError(
+            f"storage {address}: no database that is known; expected sqlite:/// or postgresql://"
+        ) from error
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InputError(f"storage {address}: no URL; expected such as sqlite:///optuna.db") from error
+    except ImportError as error:
+        raise InputError(
+            f"storage {address}: its driver is missing ({first_line(error)}); pip install psycopg"
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        raise InputError(f"storage {address}: does not answer ({_cause(error)})") from error
+
+
+def _cause(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error.__cause__ or error
+    return first_line(getattr(original, "orig", None) or original)
+
+
+def _journal_file(path: str) -> BaseStorage:
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
+
+
+def _journal_redis(url: str) -> BaseStorage:
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(url))
+
+
+def _grpc(address: str) -> BaseStorage:
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ValueError("expected host:port")
+    return optuna.storages.GrpcStorageProxy(host=host or "localhost", port=int(port))
+
+
+_OTHERS = {
+    "JournalFileBackend": _journal_file,
+    "JournalRedisBackend": _journal_redis,
+    "GrpcStorageProxy": _grpc,
+}

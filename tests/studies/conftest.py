@@ -1,0 +1,88 @@
+"""A small study whose trainings are arithmetic, so that the machinery can be watched."""
+
+import copy
+import math
+import shutil
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from kits_ml.config import StudySettings, TrainSettings
+from kits_ml.studies.spec import parse_spec
+from kits_ml.workflows.trial import Trialled
+
+DOCUMENT = {
+    "name": "small",
+    "architectures": ["unet", "attention_unet"],
+    "trials": 4,
+    "seed": 5,
+    "base": {"image_size": 32, "depth": 2, "base_filters": 4, "epochs": 3, "steps_per_epoch": 2},
+    "space": {
+        "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "batch_size": {"low": 2, "high": 8, "step": 2},
+    },
+    "sampler": "RandomSampler",
+    "pruner": "NopPruner",
+}
+
+
+@pytest.fixture
+def document() -> dict:
+    return copy.deepcopy(DOCUMENT)
+
+
+@pytest.fixture
+def make_spec(document):
+    """The small study, with changes: `make_spec(trials=2)`; None takes a key out."""
+
+    def make(**changes):
+        content = {**document, **changes}
+        return parse_spec({key: value for key, value in content.items() if value is not None}, source="s.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_databases(tmp_path_factory):
+    """MLflow's and Optuna's databases with their tables, which take seconds to make."""
+    folder = tmp_path_factory.mktemp("empty")
+    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}").remove_session()
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch, empty_databases) -> StudySettings:
+    """Storage, MLflow and output in a folder of the test's own."""
+    for name in ("mlflow.db", "optuna.db"):
+        shutil.copy(empty_databases / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return StudySettings(
+        study=str(tmp_path / "s.yaml"),
+        storage=f"sqlite:///{tmp_path / 'optuna.db'}",
+        output=str(tmp_path / "studies"),
+        poll_s=0.05,
+    )
+
+
+def score_of(settings: TrainSettings) -> float:
+    """What `pretend` makes of settings: 1 at a learning rate of 0.01, less with distance in decades."""
+    return 1 - abs(math.log10(settings.learning_rate) + 2) / 4
+
+
+def pretend(settings: TrainSettings, *, on_epoch) -> Trialled:
+    """A training without a network: the score of epoch `e` of `n` is `(e + 1) / n` of `score_of`."""
+    for epoch in range(settings.epochs):
+        value = score_of(settings) * (epoch + 1) / settings.epochs
+        on_epoch(epoch, {"loss": 1 - value, "val_foreground_iou": value})
+    cases = {f"case_{settings.fold}{number}": {"foreground_iou": score_of(settings)} for number in range(3)}
+    return Trialled(
+        score=score_of(settings),
+        best_epoch=settings.epochs - 1,
+        cases=cases,
+        num_parameters=100 * settings.batch_size,
+        gflops=0.5,
+        training_minutes=0.25,
+    )
