@@ -17,9 +17,8 @@ from kits_ml import files
 from kits_ml.config import ConfirmSettings, RegisterSettings, StudySettings, TrainSettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation.tables import CaseScores
-from kits_ml.studies import results
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.study import open_finished
+from kits_ml.studies.study import results_of
 from kits_ml.tracking import studies as tracking
 from kits_ml.workflows.register import register
 from kits_ml.workflows.train import Trained, train
@@ -65,11 +64,11 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
     Raises:
         InputError: no such study, no complete trial, or not one training that came to something.
     """
-    study = open_finished(settings.select(StudySettings))
+    study = results_of(settings.select(StudySettings))
     folder = Path(settings.output) / study.spec.search.name / "confirmed"
     records: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
-    for name, one in _plan(study.spec, results.best_trials(study.studies), settings).items():
+    for name, one in _plan(study.spec, study.best, settings).items():
         try:
             records.append(_train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run))
         except InputError as error:

@@ -48,6 +48,13 @@ def open_storage(settings: StudySettings, *, on_stale: OnStale | None = None) ->
         raise InputError(f"storage {settings.storage}: cannot be opened ({first_line(error)})") from error
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Gives a database's connections back."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def has_heartbeat(storage: BaseStorage) -> bool:
     """Whether the storage notices killed workers."""
     return isinstance(getattr(storage, "_backend", storage), RDBStorage)

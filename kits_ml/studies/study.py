@@ -18,7 +18,7 @@ from kits_ml.errors import InputError, first_line
 from kits_ml.studies import plots, results, search
 from kits_ml.studies.objective import Train
 from kits_ml.studies.spec import StudySpec, parse_spec, read_spec
-from kits_ml.studies.storage import open_storage, shown
+from kits_ml.studies.storage import close_storage, open_storage, shown
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.tracking import studies as tracking
 from kits_ml.workflows.trial import train_trial
@@ -56,6 +56,7 @@ class StudyResult:
         best: the best trial of each architecture that has one, best score first.
         folder: with `best.yaml`, tables and plots.
         run_id: the MLflow run.
+        run_ids: those of the architectures below it.
     """
 
     spec: StudySpec
@@ -63,6 +64,7 @@ class StudyResult:
     best: Mapping[str, FrozenTrial]
     folder: Path
     run_id: str
+    run_ids: Mapping[str, str]
 
 
 def run_study(settings: StudySettings, *, train: Train = train_trial) -> StudyResult:
@@ -72,8 +74,8 @@ def run_study(settings: StudySettings, *, train: Train = train_trial) -> StudyRe
         InputError: a bad file, a storage or tracking server that does not answer, a study of that name with other
             settings, no trial that came to something.
     """
-    with _quiet_optuna():
-        spec, storage = read_spec(settings.study), open_storage(settings)
+    spec = read_spec(settings.study)
+    with _storage_of(settings) as storage:
         there = _names(storage, spec.search.name)
         if there:
             log.info("study %s: goes on; %d architectures are there", spec.search.name, len(there))
@@ -86,8 +88,8 @@ def resume_study(settings: StudySettings, *, train: Train = train_trial) -> Stud
     Raises:
         InputError: as `run_study`, or no such study.
     """
-    with _quiet_optuna():
-        return _search(_find(settings), settings, train=train, report=True)
+    with _storage_of(settings) as storage:
+        return _search(_find(settings, storage), settings, train=train, report=True)
 
 
 def join_study(settings: StudySettings, *, train: Train = train_trial) -> StudyResult:
@@ -96,8 +98,8 @@ def join_study(settings: StudySettings, *, train: Train = train_trial) -> StudyR
     Raises:
         InputError: as `resume_study`.
     """
-    with _quiet_optuna():
-        return _search(_find(settings, join=True), settings, train=train, report=False)
+    with _storage_of(settings) as storage:
+        return _search(_find(settings, storage, join=True), settings, train=train, report=False)
 
 
 def report_study(settings: StudySettings) -> StudyResult:
@@ -106,8 +108,8 @@ def report_study(settings: StudySettings) -> StudyResult:
     Raises:
         InputError: as `resume_study`.
     """
-    with _quiet_optuna():
-        return _report(_find(settings), settings)
+    with _storage_of(settings) as storage:
+        return _report(_find(settings, storage), settings)
 
 
 def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.Progress], dict[str, FrozenTrial]]:
@@ -116,8 +118,7 @@ def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.P
     Raises:
         InputError: no such study, a storage that does not answer.
     """
-    with _quiet_optuna():
-        storage = open_storage(settings)
+    with _storage_of(settings) as storage:
         spec = _spec_of(settings, storage)
         studies = {
             name: optuna.load_study(study_name=_name(spec, name), storage=storage) for name in _there(spec, storage)
@@ -125,16 +126,16 @@ def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.P
         return spec, {name: search.progress(one) for name, one in studies.items()}, results.best_trials(studies)
 
 
-def open_finished(settings: StudySettings) -> Study:
-    """Opens a study that has results, as `study run` left it.
+def results_of(settings: StudySettings) -> StudyResult:
+    """What a study found, as `study run` left it; changes nothing.
 
     Raises:
         InputError: no such study, no complete trial, or a tracking server that does not know it.
     """
-    with _quiet_optuna():
-        study = _find(settings, join=True)
+    with _storage_of(settings) as storage:
+        study = _find(settings, storage, join=True)
         results.require_results(study.studies, name=study.spec.search.name)
-        return study
+        return _result(study, settings)
 
 
 def _search(study: Study, settings: StudySettings, *, train: Train, report: bool) -> StudyResult:
@@ -186,6 +187,7 @@ def _result(study: Study, settings: StudySettings) -> StudyResult:
         best=results.best_trials(study.studies),
         folder=Path(settings.output) / study.spec.search.name,
         run_id=study.run_id,
+        run_ids=study.run_ids,
     )
 
 
@@ -256,8 +258,7 @@ def _open_runs(
     return run_id, run_ids
 
 
-def _find(settings: StudySettings, *, join: bool = False) -> Study:
-    storage = open_storage(settings)
+def _find(settings: StudySettings, storage: BaseStorage, *, join: bool = False) -> Study:
     spec = _spec_of(settings, storage)
     if len(_there(spec, storage)) < len(spec.architectures):
         raise _no_study(spec.search.name, storage, settings)
@@ -308,17 +309,19 @@ def _there(spec: StudySpec, storage: BaseStorage) -> list[str]:
 
 
 @contextlib.contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Leaves the telling to us, and turns what a storage says in the midst of a search into a line."""
+def _storage_of(settings: StudySettings) -> Iterator[BaseStorage]:
+    """The storage, while it is needed; leaves the telling to us, and makes a line of what it says in between."""
+    storage = open_storage(settings)
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
+            yield storage
     except optuna.exceptions.StorageInternalError as error:
         raise InputError(
             f"storage: does not answer any more ({first_line(error)}); `study resume` goes on"
         ) from error
     finally:
         optuna.logging.set_verbosity(before)
+        close_storage(storage)

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from kits_ml.studies.search import SURPLUS
+from kits_ml.studies.storage import close_storage
 from kits_ml.studies.study import report_study, run_study
 from tests.studies.test_study import start_worker, wait_for, worker_log
 
@@ -65,6 +66,7 @@ def postgresql(tmp_path_factory):
         wait_for(lambda: _answers(port))
         yield f"postgresql+psycopg://kits@127.0.0.1:{port}/postgres"
     finally:
+        close_storage(_storage(f"postgresql+psycopg://kits@127.0.0.1:{port}/postgres"))
         server.send_signal(signal.SIGINT)
         server.wait(30)
 
