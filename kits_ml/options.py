@@ -31,8 +31,9 @@ def takes_settings(cls: type[Settings]) -> Callable[[Callable[[Any], None]], Cal
             command(cls.from_mapping({**from_file, **given}, source=config or "command line"))
 
         run.__doc__ = cls.__doc__
+        hints = typing.get_type_hints(cls)
         for field in reversed(dataclasses.fields(cls)):
-            run = _option(field, typing.get_type_hints(cls)[field.name])(run)
+            run = _option(field, hints[field.name])(run)
         return click.option("--config", metavar="FILE", help="YAML file of settings; options given here win")(run)
 
     return decorate

@@ -18,7 +18,7 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
-from kits_ml.training.fit import SELECTION_METRIC
+from kits_ml.training.callbacks import SELECTION_METRIC
 from kits_ml.workflows.trial import Trialled, train_trial
 
 #: Trains and scores: settings in, and a function to call after each epoch.

@@ -14,7 +14,7 @@ from kits_ml.options import read_config
 from kits_ml.settings import suggestion
 from kits_ml.studies.space import Space, check_values, parse_space
 from kits_ml.studies.strategies import SINGLE_OBJECTIVE, make_pruner, make_sampler, parse_strategy
-from kits_ml.training.fit import SELECTION_METRIC
+from kits_ml.training.callbacks import SELECTION_METRIC
 
 #: What a search may look for, and which way is better.
 DIRECTIONS = {
