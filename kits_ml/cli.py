@@ -171,7 +171,7 @@ def study() -> None:
     shown by `kits-ml study run --help`."""
 
 
-@study.command("run")
+@study.command("run", help="Search until each architecture has had its budget; a study that is there goes on.")
 @takes_settings(config.StudySettings)
 def study_run(settings: config.StudySettings) -> None:
     from kits_ml.studies.study import run_study as run
@@ -179,7 +179,7 @@ def study_run(settings: config.StudySettings) -> None:
     terminal.report_study(run(settings))
 
 
-@study.command("resume")
+@study.command("resume", help="Go on with a study that was stopped; there must be one.")
 @takes_settings(config.StudySettings)
 def study_resume(settings: config.StudySettings) -> None:
     from kits_ml.studies.study import resume_study as run
@@ -187,7 +187,7 @@ def study_resume(settings: config.StudySettings) -> None:
     terminal.report_study(run(settings))
 
 
-@study.command("worker")
+@study.command("worker", help="Help with a running study, from another terminal or machine.")
 @takes_settings(config.StudySettings)
 def study_worker(settings: config.StudySettings) -> None:
     from kits_ml.studies.study import join_study as run
@@ -196,7 +196,7 @@ def study_worker(settings: config.StudySettings) -> None:
     terminal.report_progress(found.spec, found.progress, found.best)
 
 
-@study.command("report")
+@study.command("report", help="Write tables, plots and configurations of a study again, and log what MLflow missed.")
 @takes_settings(config.StudySettings)
 def study_report(settings: config.StudySettings) -> None:
     from kits_ml.studies.study import report_study as run
@@ -204,24 +204,18 @@ def study_report(settings: config.StudySettings) -> None:
     terminal.report_study(run(settings))
 
 
-@study.command("confirm")
+@study.command(
+    "confirm",
+    help="Train the best configuration of each architecture anew, over folds and seeds, and score the test patients.",
+)
 @takes_settings(config.ConfirmSettings)
 def study_confirm(settings: config.ConfirmSettings) -> None:
     from kits_ml.studies.confirm import confirm as run
 
-    confirmed = run(settings)
-    click.echo("mean Dice of validation patients, both regions, all folds and seeds:")
-    for name, value in confirmed.mean_dice.items():
-        click.echo(f"  {name:<24}{value:.4f}")
-    for name, message in confirmed.failures.items():
-        click.echo(f"failed: {name}: {message}")
-    if confirmed.registered:
-        terminal.report_registered(confirmed.registered)
-    click.echo(f"\nscores of cases: {confirmed.folder}")
-    click.echo(f"next: kits-ml compare --scores {confirmed.folder / 'test.csv'}")
+    terminal.report_confirmed(run(settings))
 
 
-@study.command("status")
+@study.command("status", help="How far a study is.")
 @takes_settings(config.StudySettings)
 def study_status(settings: config.StudySettings) -> None:
     from kits_ml.studies.study import study_status as run

@@ -100,6 +100,18 @@ def report_study(found) -> None:
     click.echo(f"next: kits-ml train --config {found.folder / 'best.yaml'}")
 
 
+def report_confirmed(confirmed) -> None:
+    click.echo("mean Dice of validation patients, both regions, all folds and seeds:")
+    for name, value in confirmed.mean_dice.items():
+        click.echo(f"  {name:<24}{value:.4f}")
+    for name, message in confirmed.failures.items():
+        click.echo(f"failed: {name}: {message}")
+    if confirmed.registered:
+        report_registered(confirmed.registered)
+    click.echo(f"\nscores of cases: {confirmed.folder}")
+    click.echo(f"next: kits-ml compare --scores {confirmed.folder / 'test.csv'}")
+
+
 def report_progress(spec, progress, best) -> None:
     width = max(map(len, progress)) + 2
     columns = "".join(f"{name:>10}" for name in ("complete", "pruned", "failed", "lost", "running", "minutes"))
