@@ -42,12 +42,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An SVG with a title above and a caption below; `alt` is for who cannot see it."""
+    """A picture with a title above and a caption below; `alt` is for who cannot see it."""
 
     title: str
-    svg: bytes
+    image: bytes
     caption: str
     alt: str
+    media_type: str = "image/svg+xml"
 
 
 def render(
@@ -109,7 +110,7 @@ def _rows(table: Table) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg).decode()}"
+    source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
     return (
         f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"

@@ -14,7 +14,7 @@ def _page(**changes) -> str:
         "caveats": ["but"],
         "parts": [
             Table(title="Numbers", header=["name", "value"], rows=[["<script>", "1"]], note="a note"),
-            Picture(title="Picture", svg=b"<svg xmlns='http://www.w3.org/2000/svg'/>", caption="what", alt="text"),
+            Picture(title="Picture", image=b"<svg xmlns='http://www.w3.org/2000/svg'/>", caption="what", alt="text"),
         ],
         "settings": Table(title="", header=["setting", "value"], rows=[["seed", "0"]]),
     }

@@ -17,6 +17,7 @@ from kits_ml.config import StudySettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.studies import plots, results, search
 from kits_ml.studies.objective import Train
+from kits_ml.studies.report import write_page
 from kits_ml.studies.spec import StudySpec, parse_spec, read_spec
 from kits_ml.studies.storage import close_storage, open_storage, shown
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
@@ -54,7 +55,7 @@ class StudyResult:
         spec: what its file says.
         progress: how far each architecture is.
         best: the best trial of each architecture that has one, best score first.
-        folder: with `best.yaml`, tables and plots.
+        folder: with `study.html`, `best.yaml`, tables and plots.
         run_id: the MLflow run.
         run_ids: those of the architectures below it.
     """
@@ -162,8 +163,9 @@ def _report(study: Study, settings: StudySettings) -> StudyResult:
     results.require_results(study.studies, name=name)
     folder = Path(settings.output) / name
     best = results.write_results(folder, study.studies, study.spec)
-    plots.write_plots(folder / "plots", study.studies, study.spec)
-    plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
+    curves = plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
+    drawn = plots.write_plots(folder / "plots", study.studies, study.spec)
+    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn])
     tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
 

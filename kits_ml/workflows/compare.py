@@ -243,7 +243,7 @@ def _page(compared: Compared, pictures: dict[str, tuple[Figure, str]], settings:
     comparison, plan = compared.comparison, compared.comparison.plan
     scores, contrasts, overall = report.page_tables(comparison, compared.aligned, compared.costs)
     shown = [
-        page.Picture(title=title, svg=figures.to_svg(pictures[name][0]), caption=pictures[name][1], alt=title)
+        page.Picture(title=title, image=figures.to_svg(pictures[name][0]), caption=pictures[name][1], alt=title)
         for name, title in _PICTURE_TITLES.items()
         if name in pictures
     ]

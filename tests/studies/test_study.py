@@ -101,6 +101,22 @@ def test_from_the_file_to_the_winner(settings, write):
     assert {"history", "slices", "intermediate_values", "parallel_coordinates", "importances"} <= plots
 
 
+def test_the_page_holds_all_and_asks_for_nothing(settings, write):
+    write(settings, trials=3)
+    result = run_study(settings, train=_sometimes)
+    html = (result.folder / "study.html").read_text()
+    (winner, trial) = next(iter(result.best.items()))
+    assert f"The highest val_foreground_iou, {trial.value:.4f}, is trial {trial.number} of {winner}." in html
+    for text in ("Tuning curves", "unet: history", "attention_unet: slices", "learning_rate", "base.epochs"):
+        assert text in html, text
+    num_failed = sum(one.failed for one in result.progress.values())
+    assert ("the loss became nan in step 2" in html) == (num_failed > 0)
+    assert "http" not in html.replace("http://www.w3.org", "")
+    assert html.count("data:image/png;base64,") >= 1 + 2 * 2  # tuning curves; history and slices of each
+    artifacts = [one.path for one in MlflowClient().list_artifacts(result.run_id)]
+    assert "study.html" in artifacts
+
+
 def test_quality_against_cost_has_a_front(settings, write):
     write(settings, objectives=["val_foreground_iou", "num_parameters"], sampler="NSGAIISampler", trials=6)
     result = run_study(settings, train=pretend)
