@@ -56,7 +56,7 @@ def test_more_budget_is_the_same_study(make_spec, document):
         ),
         ({"space": {"gamma": {"low": 2, "high": 1}}}, "s.yaml: space.gamma: an empty range: low 2 is above high 1"),
         ({"space": {"loss": []}}, "s.yaml: space.loss: found choices [], an empty range"),
-        ({"space": {"loss": ["dice"]}}, "s.yaml: space.loss: found 'dice', expected one of"),
+        ({"space": {"loss": ["dyce"]}}, "s.yaml: space.loss: found 'dyce', expected one of"),
         ({"space": {"gamma": {"low": 0, "high": 1}}}, "s.yaml: space.gamma: found 0.0, expected 0.1 to 10"),
         (
             {"space": {"gamma": {"low": 1}}},
