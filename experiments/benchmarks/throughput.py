@@ -1,9 +1,10 @@
 """Images a second in training and prediction: this package, plain PyTorch, MONAI's BasicUNet, exported runtimes.
 
+    pip install -e .[benchmarks]
     python experiments/benchmarks/throughput.py                      # on this processor, writes throughput.md
     python experiments/benchmarks/throughput.py --device cuda        # on a GPU, writes throughput-cuda.md
 
-Every measurement is a fresh process, the ways take turns in each round, and the table gives medians over all rounds
+Every measurement is a fresh process, the ways take turns in each round, and the table gives medians over all rounds,
 so that whatever else the machine does strikes all of them. Each process warms up, then counts steps on one batch
 for some seconds; reading data is not measured here (`loader.py` does). Training is forward, loss (Dice +
 cross-entropy), backward and an Adam step. bfloat16 is measured where the processor or the GPU computes in it, and
