@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from kits_ml import runtime
 from kits_ml.training.metrics import validation_scores
+from kits_ml.training.schedules import ONE_CYCLE_WARMUP, one_cycle
 
 FEATURES = (16, 32, 64, 128, 256, 16)
 LEARNING_RATE = 1e-3
@@ -90,7 +91,7 @@ def train_basic_unet(train, validation, *, minutes: float, seed: int) -> tuple[T
         for images, labels in _batches(train, seed):
             start = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = one_cycle(taken / (60 * minutes))
+                group["lr"] = LEARNING_RATE * one_cycle(taken / (60 * minutes), warmup_fraction=ONE_CYCLE_WARMUP)
             network.train()
             optimizer.zero_grad(set_to_none=True)
             with _autocast():
@@ -112,17 +113,6 @@ def train_basic_unet(train, validation, *, minutes: float, seed: int) -> tuple[T
                 break
     network.load_state_dict(weights)
     return model, {**best, "epochs": num_steps * BATCH_SIZE / len(train), "steps": num_steps}
-
-
-def one_cycle(progress: float) -> float:
-    """The learning rate of `torch.optim.lr_scheduler.OneCycleLR` with its defaults, by progress in [0, 1]."""
-    first, last, warm = LEARNING_RATE / 25, LEARNING_RATE / 25e4, 0.3
-    low, high, share = (
-        (first, LEARNING_RATE, progress / warm)
-        if progress < warm
-        else (LEARNING_RATE, last, (progress - warm) / (1 - warm))
-    )
-    return high + (low - high) * (1 + np.cos(np.pi * min(1.0, share))) / 2
 
 
 def _batches(slices, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

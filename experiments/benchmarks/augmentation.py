@@ -17,11 +17,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch  # before TensorFlow: the other order is known to crash in places
@@ -32,6 +30,7 @@ runtime.set_environment()
 
 import cv2  # noqa: E402
 import keras  # noqa: E402
+import machine  # noqa: E402
 import numpy as np  # noqa: E402
 from monai.transforms import Rand2DElasticd  # noqa: E402
 from scipy import ndimage  # noqa: E402
@@ -40,11 +39,12 @@ from kits_ml import models  # noqa: E402
 from kits_ml.config import AugmentationSettings, TrainSettings  # noqa: E402
 from kits_ml.training.augmentation import BENDING_POINTS, Augmentation  # noqa: E402
 from kits_ml.training.batches import ShuffledBatches, SliceArrays  # noqa: E402
-from kits_ml.training.losses import LOSSES  # noqa: E402
+from kits_ml.training.losses import make_loss  # noqa: E402
 from kits_ml.training.spatial import SpatialChange, move, source_positions  # noqa: E402
 
 SIZE = 256
 NUM_SLICES = 64
+PACKAGES = ("numpy", "opencv-python-headless", "scipy", "monai", "torch", "keras", "tensorflow")
 ALLOWED = 0.15
 RESULT = Path(__file__).with_suffix(".md")
 BUSY = "**Others used the machine meanwhile**: steps take much longer than they would; trust CPU times and shares."
@@ -154,7 +154,7 @@ def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str
     runtime.configure(num_threads=num_threads, precision=settings.precision)
     runtime.seed_everything(settings.seed)
     model = models.build(settings)
-    model.compile(optimizer="adam", loss=LOSSES[settings.loss], jit_compile=runtime.jit_compile())
+    model.compile(optimizer="adam", loss=make_loss(settings), jit_compile=runtime.jit_compile())
     images, labels = soft_noise(NUM_SLICES)
     slices = SliceArrays(grey=(255 * images[..., 0]).astype(np.uint8), labels=labels, cases=("a",) * NUM_SLICES)
     augment = Augmentation(settings, seed=settings.seed)
@@ -186,26 +186,14 @@ def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str
     return lines, least
 
 
-def machine() -> str:
-    """The processor, the cores, and how busy others keep them."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.split(":")[1].strip()
-            break
-    packages = ("numpy", "opencv-python-headless", "scipy", "monai", "torch", "keras", "tensorflow")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    backend = f"Keras on {keras.backend.backend()}"
-    return f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {backend}; {versions}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="of an epoch, at least 2")
     parser.add_argument("--num_threads", type=int, default=1, help="of the steps; 0: one a core")
     arguments = parser.parse_args()
-    about, busy = machine(), os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+    about = f"{machine.describe(PACKAGES)}; Keras on {keras.backend.backend()}"
+    busy = os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
     torch.set_num_threads(1)
     changes, default_ms = change_table(arguments.repetitions)
     libraries = library_table(arguments.repetitions)

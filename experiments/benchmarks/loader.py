@@ -17,14 +17,12 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +31,7 @@ RESULT = Path(__file__).with_suffix(".md")
 WANTED = 20
 BATCH_SIZE = 8
 NUM_PICTURES = 64
+PACKAGES = ("numpy", "keras", "tensorflow", "pillow")
 BUSY = (
     "**Others used the machine meanwhile**: the network, which wants every core, suffers more of it than the loader, "
     "so the ratios are too large."
@@ -134,15 +133,15 @@ def measure(store, *, rounds: int) -> dict[str, list[tuple[float, float]]]:
     from kits_ml import models, runtime
     from kits_ml.config import TrainSettings
     from kits_ml.training import batches, sampling
-    from kits_ml.training.losses import LOSSES
+    from kits_ml.training.losses import make_loss
 
     command = [sys.executable, __file__, "--cold", str(store.folder)]
     cold = [tuple(json.loads(subprocess.check_output(command))) for _ in range(rounds)]
-    settings = TrainSettings(batch_size=BATCH_SIZE)
+    settings = TrainSettings(batch_size=BATCH_SIZE, augmentation=False)
     runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
     slices = batches.read_slices(store, list(store.case_digests))
     model = models.build(settings)
-    model.compile(optimizer="adam", loss=LOSSES[settings.loss], jit_compile=runtime.jit_compile())
+    model.compile(optimizer="adam", loss=make_loss(settings), jit_compile=runtime.jit_compile())
     ways: dict[str, Callable[[int], object]] = {}
     for name in sampling.SAMPLINGS:
         ways[f"loader, {name}"] = sampling.make_batches(slices, dataclasses.replace(settings, sampling=name)).batch
@@ -182,20 +181,6 @@ def table(found: dict[str, list[tuple[float, float]]]) -> list[str]:
     return [*lines, "", f"The least of these ratios is {times:,.0f}; {WANTED} are wanted: {verdict}."]
 
 
-def machine() -> str:
-    """The processor, the cores, and how busy others keep them."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.split(":")[1].strip()
-            break
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "keras", "tensorflow", "pillow"))
-    return (
-        f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start (others used the machine where "
-        f"it is above 1); Python {platform.python_version()}, {versions}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -204,7 +189,9 @@ def main() -> None:
     if arguments.cold:
         print(json.dumps(cold_rate(Path(arguments.cold))))
         return
-    about = machine()
+    import machine  # beside this script; tests import it from elsewhere
+
+    about = machine.describe(PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         from kits_ml.data.slice_cache import open_cache
 

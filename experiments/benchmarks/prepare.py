@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -28,12 +27,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import machine
 import numpy as np
 
 PHANTOM_SLICES = (270, 1059)
 WORKER_CASES = 16
 WORKER_SLICES = 200
 FIXED_MIB = 600 * 1e6 / 2**20
+PACKAGES = ("numpy", "isal", "monai", "torch", "pillow")
 RESULT = Path(__file__).with_suffix(".md")
 BUSY = (
     "**Others used the machine meanwhile**: two processes cannot be judged by these figures, and one process best by "
@@ -229,21 +230,6 @@ def worker_table(data: Path, scratch: Path, repetitions: int) -> list[str]:
     return [*lines, "", f"Two processes are **{ratio:.2f}** times as fast (of medians: {median_ratio:.2f})."]
 
 
-def machine() -> str:
-    """The processor, the cores, and how busy others keep them."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.split(":")[1].strip()
-            break
-    versions = [f"Python {platform.python_version()}"]
-    for name in ("numpy", "isal", "monai", "torch", "pillow"):
-        from importlib.metadata import version
-
-        versions.append(f"{name} {version(name)}")
-    return f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {', '.join(versions)}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", help="folder that keeps the phantoms; default: a temporary one")
@@ -258,7 +244,7 @@ def main() -> None:
         result = {"seconds": seconds, "cpu_s": cpu_s, "peak_mib": max(peaks) / 1024}
         print(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
-    about = machine()
+    about = machine.describe(PACKAGES)
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(arguments.cache or temporary).absolute()
         scratch = Path(temporary) / "scratch"

@@ -18,20 +18,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+import machine
 import numpy as np
 
 WARM_UP_STEPS = 3
+PACKAGES = ("tensorflow", "keras", "torch", "jax", "monai", "openvino", "onnxruntime")
 
 
 class Way(NamedTuple):
@@ -121,8 +121,6 @@ def keras_steps(options: argparse.Namespace, precision: str) -> dict[str, Callab
 def torch_steps(options: argparse.Namespace, precision: str, network: str) -> dict[str, Callable[[], object]]:
     """Plain PyTorch: channels last, and bfloat16 by autocast."""
     import torch
-
-    sys.path.insert(0, str(Path(__file__).parent))
     from torch_unet import TorchUNet, dice_crossentropy
 
     torch.manual_seed(0)
@@ -261,23 +259,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    found = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-    return f"{found['model name']} (family {found['cpu family']}, model {found['model']}), {num_cores()} cores"
-
-
-def versions() -> str:
-    found = [f"Python {platform.python_version()}"]
-    for name in ("tensorflow", "keras", "torch", "jax", "monai", "openvino", "onnxruntime"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def report(ways: list[Way], rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> str:
+def report(ways: list[Way], rounds: dict[str, list[dict[str, float]]]) -> str:
     """The page: medians, and each as a share of plain PyTorch's at the same precision."""
 
     def median(key: str, task: str) -> float | None:
@@ -296,17 +278,16 @@ def report(ways: list[Way], rounds: dict[str, list[dict[str, float]]], options: 
     return "\n".join(lines)
 
 
-def page(table: str, options: argparse.Namespace, load: float) -> str:
+def page(table: str, options: argparse.Namespace, about: str) -> str:
     from kits_ml import runtime
 
-    first = __doc__.strip().split("\n\n")
-    device = processor() if options.device == "cpu" else gpu_name()
-    hardware = "" if options.device == "cuda" or runtime.has_bfloat16() else " It has no AVX512-BF16: float32 alone."
+    device = f"{gpu_name()}; " if options.device == "cuda" else ""
+    slow = options.device == "cpu" and not runtime.has_bfloat16()
     return "\n\n".join(
         [
             "# Throughput",
-            *first[1:],
-            f"{device}.{hardware} Load {load:.1f} at the start; {versions()}.",
+            *__doc__.strip().split("\n\n")[1:],
+            f"{device}{about}." + (" The processor has no AVX512-BF16: float32 alone." if slow else ""),
             f"U-Net, {options.base_filters} filters, depth 4, {options.image_size}x{options.image_size}, batch "
             f"{options.batch_size}; images a second, medians of {options.rounds} rounds of {options.seconds:g} s:",
             table + "\n",
@@ -337,7 +318,7 @@ def main() -> None:
         (way,) = [one for one in ways if one.key == options.way]
         print(json.dumps(measure(way, options)))
         return
-    load = os.getloadavg()[0]
+    about = machine.describe(PACKAGES)
     rounds: dict[str, list[dict[str, float]]] = {way.key: [] for way in ways}
     for number in range(options.rounds):
         for way in ways:
@@ -346,7 +327,7 @@ def main() -> None:
             print(f"round {number + 1}, {way.key}: {found}", file=sys.stderr)
     suffix = "" if options.device == "cpu" else f"-{options.device}"
     output = options.output or Path(__file__).with_name(f"throughput{suffix}.md")
-    output.write_text(page(report(ways, rounds, options), options, load))
+    output.write_text(page(report(ways, rounds), options, about))
     print(output)
 
 

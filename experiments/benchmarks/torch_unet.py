@@ -47,7 +47,7 @@ def double_convolution(channels: int, filters: int) -> nn.Sequential:
 
 
 def dice_crossentropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """the loss `dice_crossentropy`: cross-entropy plus soft Dice of the foreground, over the batch.
+    """The package's loss `dice_crossentropy`: cross-entropy plus soft Dice of the foreground, over the batch.
 
     Args:
         logits: `(batch, classes, rows, columns)`.

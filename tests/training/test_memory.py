@@ -38,7 +38,7 @@ slices = batches.read_slices(store, list(store.case_digests))
 described = batches.describe(slices)
 seen, wrong = [], 0
 for name in sampling.SAMPLINGS:
-    settings = TrainSettings(sampling=name, batch_size=32, input_slices=3)
+    settings = TrainSettings(sampling=name, batch_size=32, input_slices=3, augmentation=False)
     loader = sampling.make_batches(slices, settings)
     for step in range(0, 3000, 15):
         chosen = loader.positions(step)
