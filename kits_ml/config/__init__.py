@@ -23,6 +23,7 @@ from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
@@ -44,6 +45,8 @@ __all__ = [
     "ModelsSettings",
     "OptimizationSettings",
     "PhantomSettings",
+    "PostprocessingChoice",
+    "PostprocessingSettings",
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
