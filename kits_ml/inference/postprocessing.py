@@ -1,8 +1,9 @@
 """Cleaning a predicted label map: each step a pure function, all off by default.
 
-Pieces of a region are voxels that touch, be it at a corner, as lesions are counted in `scores`. All is done in the box
-around what is labelled, and in slabs of it, so that memory does not grow with the scan. The steps come in the order of
-`STEPS`: holes first, since a filled kidney is larger; tumours last, since they are judged by the kidneys that are left.
+Pieces of a region are voxels that touch, be it at a corner, as lesions are counted in `scores`. All is done in the
+box around what is labelled, and in slabs of it, so that memory does not grow with the scan. The steps come in the
+order of `STEPS`: holes first, since a filled kidney is larger; tumours last, since they are judged by the kidneys
+that are left.
 """
 
 from __future__ import annotations
