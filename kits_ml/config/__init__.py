@@ -20,6 +20,7 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.inference import InferenceSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
@@ -38,6 +39,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "InferenceSettings",
     "InfoSettings",
     "InspectSettings",
     "LossSettings",

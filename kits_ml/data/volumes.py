@@ -7,10 +7,12 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -241,23 +243,38 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
 
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    if not path.name.endswith(NIFTI_SUFFIXES):
-        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    image = _image(stored, geometry)
+    with open_to_write(path) as stream:
+        image_on_grid(stored, geometry).to_stream(stream)
+
+
+@contextlib.contextmanager
+def open_to_write(path: Path) -> Iterator[BinaryIO]:
+    """A NIfTI file to write, packed where its name says so, that appears whole or not at all.
+
+    Raises:
+        InputError: a name that is not NIfTI's.
+    """
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
     with files.open_to_write(path) as stream:
         if not path.name.endswith(".gz"):
-            image.to_stream(stream)
+            yield stream
             return
         # slice by slice, so that no second volume is in memory; no time and no name, so that equal voxels are equal
         with igzip.IGzipFile("", "wb", 2, stream, mtime=0) as packed:
-            image.to_stream(packed)
+            yield packed
 
 
-def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
-    """An image whose header places the voxels exactly as the geometry's file did."""
+def image_on_grid(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """An image whose header places the voxels exactly as the geometry's file did.
+
+    Args:
+        stored: of the geometry's shape, in the file's axis order; a fourth axis may follow.
+        geometry: the grid.
+    """
     cls = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
     image = cls(stored, geometry.affine)
     image.set_qform(None, 0)

@@ -39,7 +39,7 @@ def read_hu(image: nib.Nifti1Pair, path: Path) -> np.ndarray:
     whole = image.header.get_data_dtype().kind in "iu" and _scaling_is_whole(image)
     array = np.empty(image.shape[:3], np.int16 if whole else np.float32, order="F")
     filled = num_bad = 0
-    for chunk in _chunks(image, path):
+    for chunk in chunks(image, path):
         if array.dtype == np.int16 and (chunk.min() < _INT16.min or chunk.max() > _INT16.max):
             array = array.astype(np.float32)
         target = array.reshape(-1, order="F")[filled : filled + len(chunk)]
@@ -65,13 +65,13 @@ def read_labels(image: nib.Nifti1Pair, path: Path, mapping: Mapping[int, int] | 
     array = np.empty(image.shape[:3], np.uint8, order="F")
     flat = array.reshape(-1, order="F")
     filled = 0
-    for chunk in _chunks(image, path):
+    for chunk in chunks(image, path):
         flat[filled : filled + len(chunk)] = label_values.to_kits(chunk, path=path, mapping=mapping)
         filled += len(chunk)
     return array
 
 
-def _chunks(image: nib.Nifti1Pair, path: Path) -> Iterator[np.ndarray]:
+def chunks(image: nib.Nifti1Pair, path: Path) -> Iterator[np.ndarray]:
     """Yields the voxels in the file's order, scaled; the same memory each time."""
     dtype = image.header.get_data_dtype()
     if dtype.names or dtype.kind not in "iuf":
