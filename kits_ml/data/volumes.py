@@ -28,6 +28,12 @@ HOUSE_ORIENTATION = "IPL"
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
+#: What headers without sense make nibabel raise, its own errors and those of converting their numbers.
+_BAD_HEADER = (
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
+    *(ValueError, OverflowError, MemoryError),
+)
+
 #: Header fields that say where the voxels are, besides the spacing.
 _PLACEMENT_FIELDS = (
     *("qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -223,7 +229,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Pair:
     try:
         with warnings.catch_warnings(action="ignore"):  # MINC headers make nibabel warn before they are refused
             image = nib.load(path)
-    except (*voxels.UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    except (*voxels.UNREADABLE, *_BAD_HEADER) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({first_line(error)})") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: found {type(image).__name__}, expected NIfTI (.nii.gz or .nii)")
@@ -234,12 +240,21 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
     shape = image.shape
     if len(shape) > 3 and all(size == 1 for size in shape[3:]):
         shape = shape[:3]
-    if len(shape) != 3 or 0 in shape:
+    if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"{path}: {len(shape)} axes of sizes {tuple(shape)}, expected a volume of three axes")
     affine = np.array(image.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible)")
+    if not _places_voxels(affine):
+        raise InputError(
+            f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible, or far off)"
+        )
     return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
+
+
+def _places_voxels(affine: np.ndarray) -> bool:
+    """Whether a matrix gives each axis a direction of its own, and nothing is a kilometre away or long."""
+    if not np.isfinite(affine).all() or abs(affine).max() > 1e6 or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        return False
+    return not np.isnan(orientations.io_orientation(affine)).any()
 
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
