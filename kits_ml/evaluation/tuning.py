@@ -2,9 +2,9 @@
 
 Each candidate is held against the same label maps without it, patient by patient. It helps where even the lower end
 of the bootstrap interval of the mean difference in composite Dice is above 0, the interval being widened for the
-number of candidates of the round (Bonferroni), with `FEW_PATIENTS` patients or more. The best one that helps is taken,
-and the others are tried again on top of it, until none helps. The widening is for one round; the chance of a step too
-many adds up over the rounds.
+number of candidates of the round (Bonferroni), with `FEW_PATIENTS` patients or more. The best one that helps is
+taken, and the others are tried again on top of it, until none helps. The widening is for one round; the chance of a
+step too many adds up over the rounds.
 """
 
 from __future__ import annotations
