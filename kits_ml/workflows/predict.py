@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: What the name of each output ends in.
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "output": volumes.NIFTI_SUFFIXES,
-    "overlay": (".png",),
+    "overlay": (".png", ".PNG"),
     "probabilities": volumes.NIFTI_SUFFIXES,
 }
 
@@ -76,17 +76,20 @@ def outputs_of(settings: PredictSettings) -> Outputs:
     """The files that the settings ask for.
 
     Raises:
-        InputError: a name with another ending.
+        InputError: a name with another ending, or one for two of them.
     """
     given = {name: getattr(settings, name) for name in SUFFIXES if getattr(settings, name) is not None}
     for name, value in given.items():
         check_suffix(name, value)
-    return Outputs(**{name: Path(value) for name, value in given.items()})
+    paths = {name: Path(value) for name, value in given.items()}
+    if len(set(paths.values())) < len(paths):
+        raise InputError(f"{', '.join(paths)}: found {', '.join(given.values())}, expected a name for each")
+    return Outputs(**paths)
 
 
 def check_suffix(name: str, value: str) -> None:
     """Raises an `InputError` where an output's name ends in something else than its kind's."""
-    if not value.lower().endswith(SUFFIXES[name]):
+    if not value.endswith(SUFFIXES[name]):
         raise InputError(f"{value}: expected a name for {name} that ends in {' or '.join(SUFFIXES[name])}")
 
 
