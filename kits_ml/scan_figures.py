@@ -20,6 +20,8 @@ from kits_ml import figures, labels
 OPACITY = 0.35
 #: Axial slices in the montage, at most.
 MOST_SLICES = 12
+#: Coronal views nearer to each other than this look alike: one is enough.
+APART_MM = 15.0
 _MOST_COLUMNS = 4
 _PANEL_INCHES = 2.6
 
@@ -50,12 +52,12 @@ def coronal(image: np.ndarray, label_map: np.ndarray, *, spacing_mm: Sequence[fl
     Args:
         image, label_map, spacing_mm: as above.
     """
-    slices_mm, _, columns_mm = spacing_mm
+    slices_mm, rows_mm, columns_mm = spacing_mm
     chosen: dict[int, str] = {}
     for region in labels.REGIONS:
         by_row = sum(labels.region_mask(one, region).sum(axis=1) for one in label_map)
-        if by_row.any():
-            chosen.setdefault(int(by_row.argmax()), f"most {region}")
+        if by_row.any() and all(abs(by_row.argmax() - row) * rows_mm > APART_MM for row in chosen):
+            chosen[int(by_row.argmax())] = f"most {region}"
     chosen = chosen or {image.shape[1] // 2: "middle"}
     panels = []
     for row, reason in sorted(chosen.items()):
