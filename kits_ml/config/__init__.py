@@ -25,6 +25,7 @@ from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
+from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
@@ -52,6 +53,7 @@ __all__ = [
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
+    "QualitySettings",
     "RegisterSettings",
     "SamplingSettings",
     "SearchSettings",
