@@ -63,11 +63,13 @@ class Predicted:
         outputs: the files.
         volumes_ml: volume of each region, millilitres.
         seconds: from the scan in memory to the last file.
+        flags: names of what speaks against the prediction; empty where nobody asked for report or page.
     """
 
     outputs: Outputs
     volumes_ml: dict[str, float]
     seconds: float
+    flags: tuple[str, ...] = ()
 
 
 def predict(settings: PredictSettings) -> Predicted:
@@ -153,13 +155,16 @@ def predict_scan(
     volumes_ml = _volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
+    flags = ()
     if meter is not None:
-        _write_quality(outputs, image, label_map, meter, training=segmenter.network.description.get("training"))
+        flags = _write_quality(
+            outputs, image, label_map, meter, training=segmenter.network.description.get("training")
+        )
     if outputs.dicom_seg:
         name = str(segmenter.network.description.get("architecture") or "network")
         write_dicom_seg(outputs.dicom_seg, label_map, image, algorithm_name=f"kits_ml {name}")
     write_verified(outputs.output, label_map, image.geometry)
-    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started)
+    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
 
 
 def _write_quality(
@@ -169,7 +174,8 @@ def _write_quality(
     meter: UncertaintyMeter,
     *,
     training: Mapping[str, Any] | None,
-) -> None:
+) -> tuple[str, ...]:
+    """Writes report and page, those that are asked for; gives the names of the flags."""
     report = assess(image.array, label_map, spacing_mm=image.spacing_mm, uncertainty=meter, training=training)
     for flag in report.flags:
         log.info("%s: %s", image.path, flag.reason)
@@ -185,6 +191,7 @@ def _write_quality(
             entropy=meter.entropy,
         )
         files.write_bytes(outputs.page, page.encode())
+    return tuple(flag.name for flag in report.flags)
 
 
 def _volumes_ml(label_map: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:

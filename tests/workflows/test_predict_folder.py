@@ -81,6 +81,7 @@ def test_reports_pages_and_dicom_segs(scans, fake_model):
         report = json.loads((out / "report" / f"{name}.json").read_text())
         assert report["volumes_ml"]["kidney"] == pytest.approx(row["kidney_ml"], abs=1e-3)
         assert "doubt" in report
+        assert row["flags"].split() == [flag["name"] for flag in report["flags"]]
         page = (out / "page" / f"{name}.html").read_text(encoding="utf-8")
         assert page.startswith("<!")
         assert name in page or "imaging.nii.gz" in page
@@ -156,6 +157,26 @@ def test_one_bad_scan_does_not_stop_the_rest(scans, fake_model):
     # mended, it is done with the next call, and only it
     (scans / "damaged.nii.gz").write_bytes(whole)
     assert predict_folder(_settings(scans, fake_model())).num_kept == 3
+
+
+def test_memory_that_runs_out_stops_one_scan_and_a_fault_all(scans, fake_model, monkeypatch):
+    predict_scan = workflow.predict_scan
+
+    def fails(error):
+        def fail(segmenter, image, outputs, **options):
+            if image.path.name == "loose.nii.gz":
+                raise error
+            return predict_scan(segmenter, image, outputs, **options)
+
+        return fail
+
+    monkeypatch.setattr(workflow, "predict_scan", fails(MemoryError("Unable to allocate 9 GiB")))
+    predicted = predict_folder(_settings(scans, fake_model()))
+    assert list(predicted.failures) == ["loose"]
+    assert predicted.failures["loose"].startswith("out of memory (Unable to allocate 9 GiB); expected a smaller scan")
+    monkeypatch.setattr(workflow, "predict_scan", fails(TypeError("a fault")))
+    with pytest.raises(TypeError, match="a fault"):
+        predict_folder(_settings(scans, fake_model()))
 
 
 def test_a_killed_run_goes_on(scans, fake_model, monkeypatch):
