@@ -20,6 +20,7 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.gate import GateSettings, PromoteSettings, RollbackSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
@@ -37,6 +38,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "GateSettings",
     "InfoSettings",
     "InspectSettings",
     "LossSettings",
@@ -47,7 +49,9 @@ __all__ = [
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
+    "PromoteSettings",
     "RegisterSettings",
+    "RollbackSettings",
     "SamplingSettings",
     "SearchSettings",
     "SelectionSettings",
