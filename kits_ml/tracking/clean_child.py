@@ -1,8 +1,8 @@
 """The program of the clean process: loads a model as anyone would, who has nothing but its folder and requirements.
 
-It is run by path, without the environment's PYTHON variables, and imports nothing of kits_ml: what the model needs of it comes with the
-model. Packages that the model's requirements do not name, directly or by what they require themselves, are hidden, so
-that a requirement that was forgotten is missed here and not on somebody's machine.
+It is run by path, without Python's environment variables, and imports nothing of kits_ml: what the model needs of it
+comes with the model. Packages that the model's requirements do not name, directly or by what they require themselves,
+are hidden, so that a requirement that was forgotten is missed here and not on somebody's machine.
 
     python -E -P clean_child.py REQUEST.json ANSWER.json
 """

@@ -27,7 +27,7 @@ ORIENTATIONS = ("RAS", "LPS", "SAL", "PIR")
 
 
 def run_clean(folder: Path, *, num_slices: int, timeout_s: float) -> CleanRun | str:
-    """Loads a model in a clean process and measures it.
+    """Loads a model in a clean process and measures it, on the CPU.
 
     Args:
         folder: MLflow's, with its `MLmodel`.
@@ -93,5 +93,6 @@ def _write_volumes(path: Path, num_slices: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what would log to its run."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    """This process's, without what would log to its run, and without its GPU, which a training may hold whole."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "KERAS_"))}
+    return {**kept, "CUDA_VISIBLE_DEVICES": "-1"}
