@@ -61,9 +61,11 @@ def _fetch(run_id: str, folder: str) -> Evidence | None:
         if not {SCORES_CSV, EVALUATION_JSON} <= there:
             return None
         with tempfile.TemporaryDirectory() as target:
-            for name in (SCORES_CSV, EVALUATION_JSON):
-                client.download_artifacts(run_id, f"{folder}/{name}", target)
-            return read_evidence(Path(target) / folder)
+            paths = [
+                Path(client.download_artifacts(run_id, f"{folder}/{name}", target))
+                for name in (SCORES_CSV, EVALUATION_JSON)
+            ]
+            return read_evidence(paths[0].parent)
     except (MlflowException, InputError, OSError) as error:  # a run that was deleted, or files of another version
         log.warning("run %s: its scores in %s cannot be used (%s)", run_id, folder, first_line(error))
         return None
