@@ -24,6 +24,7 @@ from kits_ml.config.gate import GateSettings, PromoteSettings, RollbackSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
@@ -50,6 +51,7 @@ __all__ = [
     "PrepareSettings",
     "PreprocessingSettings",
     "PromoteSettings",
+    "QualitySettings",
     "RegisterSettings",
     "RollbackSettings",
     "SamplingSettings",

@@ -116,10 +116,26 @@ def _data(card: Card) -> str:
         f"- digest of the prepared data: `{card.description.get('data_digest')}`",
         f"- {seen} cases chose its weights, by training or validation; their digests are in `model.json`",
     ]
+    lines += _training_range(card.description.get("training") or {})
     if parent:
         known = "whose cases count as seen" if parent["seen_cases_known"] else "of whose cases nothing is known"
         lines.append(f"- began with the weights of {parent['model']}, {known}")
     return "\n".join(lines)
+
+
+def _training_range(training: Mapping[str, Any]) -> list[str]:
+    """What the training scans were like, as far as that is known; see `data.training_range`."""
+    if "spacing_mm" not in training:
+        return []
+    (slices_low, rows_low, _), (slices_high, rows_high, _) = (training["spacing_mm"][end] for end in ("low", "high"))
+    lines = [
+        f"- training scans: slices {slices_low:.2g} to {slices_high:.2g} mm apart, pixels {rows_low:.2g} to "
+        f"{rows_high:.2g} mm"
+    ]
+    if "kidney_hu" in training:
+        low, high = training["kidney_hu"]["low"], training["kidney_hu"]["high"]
+        lines.append(f"- their kidneys: {low:.0f} to {high:.0f} HU on average, which tells the contrast phases")
+    return lines
 
 
 def _preparation(card: Card) -> str:

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
 from kits_ml.config import ArchitectureSettings, PromoteSettings, TrainSettings
+from kits_ml.data import training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.evaluation.evidence import digest_of
@@ -32,10 +33,11 @@ from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
 from kits_ml.workflows.packaging import log_and_register
-from kits_ml.workflows.prepare import Prepared, prepare
+from kits_ml.workflows.prepare import FINGERPRINTS_JSON, Prepared, prepare
 from kits_ml.workflows.promote import Promotion, pass_gate
 from kits_ml.workflows.report import Evaluated, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
+from kits_ml.workflows.select import measure_cases
 
 log = logging.getLogger(__name__)
 
@@ -129,12 +131,13 @@ def _train(
         stopped.check_data(prepared)
     to_score = {part: start.unseen_by_parent(prepared, part, parent) for part in ("validation", "test")}
     _log_data(prepared)
+    training = _training_range(prepared, settings)
     file = resume.checkpoint_file(settings, prepared, run_id=run_id, parent=parent)
     try:
         fitted = _fit(model, prepared, settings, file=file, stopped=stopped)
     except BadLossError as error:
-        raise _with_best_weights(error, prepared, settings, file=file, parent=parent) from error
-    predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent)
+        raise _with_best_weights(error, prepared, settings, file=file, parent=parent, training=training) from error
+    predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent, training=training)
     evaluated = {
         part: _evaluate(predictor, prepared, settings, part=part, names=names)
         for part, names in to_score.items()
@@ -164,7 +167,13 @@ def _promote(registered: registry.Registered, settings: TrainSettings) -> Promot
 
 
 def _with_best_weights(
-    error: BadLossError, prepared: Prepared, settings: TrainSettings, *, file: CheckpointFile, parent: Parent | None
+    error: BadLossError,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    file: CheckpointFile,
+    parent: Parent | None,
+    training: Mapping[str, Any],
 ) -> InputError:
     """Logs the best weights until the loss became no number, and says where they are."""
     run_id = mlflow.active_run().info.run_id
@@ -172,7 +181,8 @@ def _with_best_weights(
     if error.fitted is None:
         return InputError(f"{error}. No epoch was finished, so no weights are kept")
     with tempfile.TemporaryDirectory() as folder:
-        _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent).save(Path(folder))
+        predictor = _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent, training=training)
+        predictor.save(Path(folder))
         mlflow.log_artifacts(folder, BEST_WEIGHTS)
     return InputError(
         f"{error}. The best weights until then, of epoch {error.fitted.best_epoch + 1} with val_foreground_iou "
@@ -260,14 +270,16 @@ def _fit_slices(
 
 
 def _predictor(
-    fitted: Fitted, prepared: Prepared, settings: TrainSettings, *, run_id: str, parent: Parent | None
+    fitted: Fitted,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    run_id: str,
+    parent: Parent | None,
+    training: Mapping[str, Any],
 ) -> Predictor:
-    return Predictor(
-        fitted.model,
-        prepared.store.settings,
-        description=_describe(prepared, fitted, settings, run_id=run_id, parent=parent),
-        batch_size=settings.batch_size,
-    )
+    described = {**_describe(prepared, fitted, settings, run_id=run_id, parent=parent), "training": training}
+    return Predictor(fitted.model, prepared.store.settings, description=described, batch_size=settings.batch_size)
 
 
 def _evaluate(
@@ -296,6 +308,14 @@ def _evaluate(
         )
         log_evaluation(evaluated, part=part)
     return evaluated
+
+
+def _training_range(prepared: Prepared, settings: TrainSettings) -> dict[str, Any]:
+    """Spacing, field of view and HU of the training cases: what a prediction's quality report compares with."""
+    cases = {name: prepared.cases[name] for name in prepared.split.train}
+    cache = Path(settings.prepared) / FINGERPRINTS_JSON
+    measured, _ = measure_cases(cases, prepared.store.case_digests, cache=cache, num_workers=settings.num_workers)
+    return training_range.describe_training(list(measured.values()))
 
 
 def _describe(
