@@ -137,6 +137,27 @@ def register(settings: config.RegisterSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.PromoteSettings)
+def promote(settings: config.PromoteSettings) -> None:
+    from kits_ml.workflows.promote import promote as run
+
+    promotion = run(settings)
+    terminal.report_promotion(promotion)
+    if not promotion.promoted:
+        raise InputError(promotion.reason)
+
+
+@main.command()
+@takes_settings(config.RollbackSettings)
+def rollback(settings: config.RollbackSettings) -> None:
+    from kits_ml.workflows.rollback import rollback as run
+
+    done = run(settings)
+    click.echo(f"version {done.gone} is champion no more")
+    terminal.report_registered(done.champion)
+
+
+@main.command()
 @takes_settings(config.PredictSettings)
 def predict(settings: config.PredictSettings) -> None:
     from kits_ml.workflows import predict as one_scan

@@ -20,6 +20,7 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.gate import GateSettings, PromoteSettings, RollbackSettings
 from kits_ml.config.inference import InferenceSettings, SegmentationSettings, TunePostprocessingSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
@@ -40,6 +41,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "GateSettings",
     "InferenceSettings",
     "InfoSettings",
     "InspectSettings",
@@ -53,8 +55,10 @@ __all__ = [
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
+    "PromoteSettings",
     "QualitySettings",
     "RegisterSettings",
+    "RollbackSettings",
     "SamplingSettings",
     "SearchSettings",
     "SegmentationSettings",
