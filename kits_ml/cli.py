@@ -145,6 +145,14 @@ def predict(settings: config.PredictSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.ServeSettings)
+def serve(settings: config.ServeSettings) -> None:
+    from kits_ml.serving.server import serve as run
+
+    run(settings)
+
+
+@main.command()
 @takes_settings(config.InfoSettings)
 def info(settings: config.InfoSettings) -> None:
     import yaml

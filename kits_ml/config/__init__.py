@@ -24,6 +24,7 @@ from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.serving import ServeSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
 
@@ -52,6 +53,7 @@ __all__ = [
     "SearchSettings",
     "SelectionSettings",
     "SelftestSettings",
+    "ServeSettings",
     "SplitSettings",
     "StudySettings",
     "TrainSettings",
