@@ -18,7 +18,7 @@ from kits_ml.serving import problems, uploads
 from kits_ml.serving.answers import FILE_NAMES, MEDIA_TYPES, Wanted
 from kits_ml.serving.metrics import Counted
 from kits_ml.serving.negotiation import wanted_by
-from kits_ml.serving.problems import CLIENT_LEFT, RefusedError
+from kits_ml.serving.refusals import CLIENT_LEFT, RefusedError
 from kits_ml.serving.service import Service
 
 #: The pages ask nobody for anything but the service itself; what stands in them may run.

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from kits_ml.serving.problems import CLIENT_LEFT, RefusedError
+from kits_ml.serving.refusals import CLIENT_LEFT, RefusedError
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from kits_ml.config import ServeSettings
-from kits_ml.serving.problems import RefusedError
+from kits_ml.serving.refusals import RefusedError
 
 #: Scanners make up to 2,048 rows and columns. Of a longer axis, one slice alone could fill the memory.
 LONGEST_AXIS = 4096

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kits_ml.serving.problems import CLIENT_LEFT
+from kits_ml.serving.refusals import CLIENT_LEFT
 
 #: From a tiny scan on a GPU to a long one on two cores.
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kits_ml.serving.answers import MEDIA_TYPES, Wanted
-from kits_ml.serving.problems import RefusedError
+from kits_ml.serving.refusals import RefusedError
 
 #: What else the segmentation is called.
 _OTHER_NAMES = {"application/octet-stream": Wanted.SEGMENTATION, "application/x-gzip": Wanted.SEGMENTATION}

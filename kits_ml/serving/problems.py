@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from kits_ml.serving.refusals import CLIENT_LEFT, RefusedError
+
 MEDIA_TYPE = "application/problem+json"
 
 #: RFC 9457, as the service's schema describes it.
@@ -24,30 +26,6 @@ SCHEMA = {
         "detail": {"type": "string", "description": "what was found and what was expected"},
     },
 }
-
-#: nginx's number for a client that left; nobody reads the answer, but the counters do.
-CLIENT_LEFT = 499
-
-
-class RefusedError(Exception):
-    """A request that gets no segmentation.
-
-    Args:
-        status: of the answer, 4xx or 5xx.
-        detail: what was found and what was expected, one line without the server's paths.
-        headers: of the answer.
-    """
-
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None):
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, dict(headers or {})
-
-    def __reduce__(self) -> tuple[Any, ...]:  # comes back from the reader's process
-        return _again, (self.status, self.detail, self.headers)
-
-
-def _again(status: int, detail: str, headers: Mapping[str, str]) -> RefusedError:
-    return RefusedError(status, detail, headers=headers)
 
 
 def answer(status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -15,19 +15,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from kits_ml.data.volumes import Geometry, Volume
 from kits_ml.serving import unpacking
 from kits_ml.serving.jobs import Job
 from kits_ml.serving.limits import Limits
-from kits_ml.serving.problems import RefusedError
+from kits_ml.serving.refusals import RefusedError
 from kits_ml.serving.uploads import Kind
 
-#: Address space beside the volume: the interpreter, its libraries and their threads.
-_BASE_BYTES = 4 << 30
-
-#: A volume is int16, and float32 beside it while it becomes that.
-_BYTES_PER_VOXEL = 6
+#: Memory to work with beside the volume, which is int16, and float32 beside it while it becomes that.
+_WORKING_BYTES, _BYTES_PER_VOXEL = 1 << 28, 6
 
 _LOOK_SECONDS = 0.1
 _ARRAY_NAME = "volume.npy"
@@ -70,10 +68,10 @@ class Reader:
                 job.check()
             answer = self._connection.recv()
         except (EOFError, OSError) as error:  # it died: by a decoder, or by who shares out the memory
-            self.close()
+            self._replace()
             raise RefusedError(422, "the upload cannot be read: reading it ended the reader") from error
         except BaseException:
-            self.close()
+            self._replace()
             raise
         if isinstance(answer, Exception):
             raise answer
@@ -89,6 +87,10 @@ class Reader:
             self._process.kill()
             self._process.join()
         self._process = self._connection = None
+
+    def _replace(self) -> None:
+        self.close()
+        self.start()  # now, so that it is there for the next upload
 
 
 def _read_until_closed(connection: Connection, limits: Limits) -> None:
@@ -115,8 +117,8 @@ def _read(path: Path, kind: Kind, limits: Limits) -> tuple[Geometry, str] | Exce
 
 
 def _limit_memory(limits: Limits) -> None:
-    """Linux alone counts address space in a way that a limit can be set on."""
+    """Address space beyond what libraries and their threads have taken already. Only Linux keeps such a limit."""
     if sys.platform != "linux":
         return
-    most = _BASE_BYTES + _BYTES_PER_VOXEL * limits.num_voxels
+    most = psutil.Process().memory_info().vms + _WORKING_BYTES + _BYTES_PER_VOXEL * limits.num_voxels
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

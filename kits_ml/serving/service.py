@@ -21,8 +21,8 @@ from kits_ml.serving.jobs import Job, Jobs
 from kits_ml.serving.leftovers import own_folder
 from kits_ml.serving.limits import Limits
 from kits_ml.serving.metrics import Metrics
-from kits_ml.serving.problems import RefusedError
 from kits_ml.serving.reader import Reader
+from kits_ml.serving.refusals import RefusedError
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from kits_ml.data import images, volumes
 from kits_ml.data.voxels import UNREADABLE
 from kits_ml.errors import InputError
 from kits_ml.serving.limits import MOST_EXTRA_BYTES, MOST_FILES, SPACING_MM, Limits
-from kits_ml.serving.problems import RefusedError
+from kits_ml.serving.refusals import RefusedError
 from kits_ml.serving.uploads import Kind, check_header, refused_if
 
 #: What an unpacked upload is called, in messages too.

@@ -18,7 +18,7 @@ import nibabel as nib
 
 from kits_ml.errors import first_line
 from kits_ml.serving.limits import MOST_EXTRA_BYTES, Limits
-from kits_ml.serving.problems import RefusedError
+from kits_ml.serving.refusals import RefusedError
 
 Kind = Literal["nifti", "gzip", "zip"]
 
@@ -107,7 +107,8 @@ def check_header(head: bytes, limits: Limits) -> int:
         RefusedError: see `check`.
     """
     header = _parse(head)
-    with refused_if((nib.spatialimages.HeaderDataError, ValueError, OverflowError), "a damaged NIfTI header"):
+    damaged = (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError)
+    with refused_if(damaged, "a damaged NIfTI header"):
         shape, dtype = tuple(int(size) for size in header.get_data_shape()), header.get_data_dtype()
         offset = float(header["vox_offset"])
     if len(shape) < 3 or min(shape) < 1 or any(size > 1 for size in shape[3:]):

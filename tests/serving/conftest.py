@@ -168,7 +168,7 @@ def temporary(tmp_path_factory):
 def shared(temporary) -> Iterator[Served]:
     """A service that several tests use: small limits, so that nothing big has to be sent."""
     logging.getLogger("kits_ml").setLevel(logging.INFO)
-    with serving(temporary, max_upload_mb=2, max_unpacked_mb=20, max_voxels=1_000_000) as served:
+    with serving(temporary, max_upload_mb=2, max_unpacked_mb=15, max_voxels=1_000_000) as served:
         yield served
 
 
