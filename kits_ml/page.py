@@ -61,7 +61,7 @@ def render(
     parts: Sequence[Table | Picture],
     settings: Table,
 ) -> str:
-    """The page.
+    """A page that gives an answer, and then what it rests on.
 
     Args:
         title: of the page.
@@ -76,42 +76,64 @@ def render(
         HTML, with everything in it.
     """
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="subtitle">{escape(subtitle)}</p>',
+        heading(title, subtitle),
         f'<p class="verdict">{escape(verdict)}</p>',
-        _list(sentences),
+        bullets(sentences),
     ]
     if caveats:
-        body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{_list(caveats)}</div>')
-    body += [_table(part) if isinstance(part, Table) else _picture(part) for part in parts]
+        body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{bullets(caveats)}</div>')
+    body += [table(part) if isinstance(part, Table) else picture(part) for part in parts]
     body.append(f"<details><summary>Settings</summary>{_rows(settings)}</details>")
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str], *, style: str = "", policy: str = "") -> str:
+    """The frame of every page: style, and a policy that forbids it the network.
+
+    Args:
+        title: what the browser's tab says.
+        body: pieces of HTML in order, from the functions below or made with `html.escape`.
+        style: CSS beside the common one.
+        policy: what the page may do beside showing pictures and styles that it holds, such as
+            `script-src 'unsafe-inline'`; directives of a Content-Security-Policy.
+    """
+    allowed = "; ".join(filter(None, ("default-src 'none'; img-src data:; style-src 'unsafe-inline'", policy)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
-def _list(sentences: Sequence[str]) -> str:
+def heading(title: str, subtitle: str) -> str:
+    """What the page is about."""
+    return f'<h1>{escape(title)}</h1>\n<p class="subtitle">{escape(subtitle)}</p>'
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """A list of sentences."""
     return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
-def _table(table: Table) -> str:
+def table(table: Table) -> str:
+    """A table with its title above and its note below; it scrolls by itself where it is too wide."""
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return f"<h2>{escape(table.title)}</h2>\n{_rows(table)}{note}"
+
+
+def picture(picture: Picture) -> str:
+    """A picture with its title above and its caption below."""
+    source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
+    return (
+        f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )
 
 
 def _rows(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _picture(picture: Picture) -> str:
-    source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
-    return (
-        f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )

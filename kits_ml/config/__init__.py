@@ -23,6 +23,7 @@ from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.serving import ServeSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
@@ -48,6 +49,7 @@ __all__ = [
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
+    "QualitySettings",
     "RegisterSettings",
     "SamplingSettings",
     "SearchSettings",

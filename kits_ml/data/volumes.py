@@ -94,12 +94,14 @@ class Volume:
         geometry: the grid it came from.
         path: the file it came from.
         note: what the reader should tell the user about the file; empty if nothing.
+        slice_paths: the files of a DICOM series in the order of the grid's third axis; empty for a NIfTI file.
     """
 
     array: np.ndarray
     geometry: Geometry
     path: Path
     note: str = ""
+    slice_paths: tuple[Path, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kits_ml import files
-from kits_ml.evaluation import aggregates, calibration, contrast
+from kits_ml.data import contrast
+from kits_ml.evaluation import aggregates, calibration
 from kits_ml.evaluation.calibration import DOMAINS, MARGIN_MM, NUM_BINS, Calibration
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.labels import LABEL_NAMES
