@@ -128,6 +128,11 @@ def report_progress(spec, progress, best) -> None:
 
 def report_prediction(predicted) -> None:
     found = ", ".join(f"{region} {value:.1f} ml" for region, value in predicted.volumes_ml.items())
-    click.echo(f"{predicted.output}: {found}")
-    if predicted.overlay:
-        click.echo(f"{predicted.overlay}: overlay")
+    for name, path in predicted.outputs.paths().items():
+        click.echo(f"{path}: {found if name == 'output' else name}")
+
+
+def report_predictions(predicted) -> None:
+    num_done = len(predicted.rows) - predicted.num_kept - len(predicted.failures)
+    click.echo(f"{num_done} scans segmented, {predicted.num_kept} were there, {len(predicted.failures)} failed")
+    click.echo(f"label maps and predictions.csv: {predicted.output}")

@@ -20,9 +20,11 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.inference import InferenceSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
 from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.serving import ServeSettings
@@ -39,6 +41,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "InferenceSettings",
     "InfoSettings",
     "InspectSettings",
     "LossSettings",
@@ -46,6 +49,8 @@ __all__ = [
     "ModelsSettings",
     "OptimizationSettings",
     "PhantomSettings",
+    "PostprocessingChoice",
+    "PostprocessingSettings",
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
