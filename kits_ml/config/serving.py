@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kits_ml.settings import Settings, setting
+from kits_ml.config.inference import InferenceSettings
+from kits_ml.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(Settings):
+class ServeSettings(InferenceSettings):
     """Answer scans over HTTP: a NIfTI file or a zip of DICOM slices comes in, its segmentation goes out."""
 
     model: str = setting(
         "models:/kits-unet@champion",
-        "models:/NAME@ALIAS (a new version takes over while the service runs), models:/NAME/VERSION or a folder",
+        "models:/NAME@ALIAS, whose new versions take over while the service runs, models:/NAME/VERSION or a folder; "
+        "several, divided by commas: the mean of their softmax",
     )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0: every network, and there is no password")
     port: int = setting(8080, "0: any that is free", minimum=0, maximum=65535)
@@ -33,5 +35,3 @@ class ServeSettings(Settings):
     poll_seconds: float = setting(
         30.0, "time between two looks for a new version behind the alias; 0: none", unit="s", minimum=0
     )
-    batch_size: int = setting(8, "slices the network takes at once", minimum=1)
-    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)

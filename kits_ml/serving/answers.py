@@ -19,7 +19,6 @@ from kits_ml.serving.jobs import Job
 from kits_ml.serving.metrics import Metrics
 
 SEGMENTATION_NAME, REPORT_NAME, PAGE_NAME = "segmentation.nii.gz", "report.json", "report.html"
-TITLE = "Kidney and tumour segmentation"
 
 
 class Wanted(enum.StrEnum):
@@ -94,7 +93,7 @@ def segment(
             meter(index, inside, probabilities)
 
     with metrics.stage("segment"):
-        label_map = model.predictor.segment(volume.array, spacing_mm=volume.spacing_mm, observe=observe)
+        label_map = model.segmenter.segment(volume.array, spacing_mm=volume.spacing_mm, observe=observe)
     job.check()
     files = {}
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
@@ -116,9 +115,8 @@ def _packed(label_map: np.ndarray, volume: volumes.Volume) -> bytes:
 def _reported(
     label_map: np.ndarray, volume: volumes.Volume, model: Model, wanted: Wanted, *, meter: Any, reporting: Reporting
 ) -> dict[str, bytes]:
-    training = getattr(model.predictor, "description", {}).get("training")
     report = reporting.assess(
-        volume.array, label_map, spacing_mm=volume.spacing_mm, uncertainty=meter, training=training
+        volume.array, label_map, spacing_mm=volume.spacing_mm, uncertainty=meter, training=model.training
     )
     files = {}
     if wanted in (Wanted.REPORT, Wanted.ALL):
@@ -129,7 +127,7 @@ def _reported(
             volume.array,
             label_map,
             affine=volume.geometry.house_affine,
-            title=TITLE,
+            title=f"Segmentation by {model.version}",
             entropy=meter.entropy,
         )
         files[PAGE_NAME] = page.encode()

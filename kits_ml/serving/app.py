@@ -21,12 +21,17 @@ from kits_ml.serving.negotiation import wanted_by
 from kits_ml.serving.refusals import CLIENT_LEFT, RefusedError
 from kits_ml.serving.service import Service
 
-#: The pages ask nobody for anything but the service itself; what stands in them may run.
+#: The upload page asks nobody for anything but the service itself. The report it shows is bound by the same policy:
+#: its viewer makes its own shaders and workers.
+_UPLOAD_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'self' data: blob:; worker-src blob:; frame-src blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+#: The report by itself has a policy of its own in it; here it loses the service's origin.
+_REPORT_POLICY = "sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
+
 _PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'self'; frame-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -90,7 +95,7 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     @app.get("/", response_class=HTMLResponse, summary="The page to upload a scan on")
     async def page() -> HTMLResponse:
         text = resources.files("kits_ml.serving").joinpath("upload.html").read_text()
-        return HTMLResponse(text, headers=_PAGE_HEADERS)
+        return HTMLResponse(text, headers={**_PAGE_HEADERS, "Content-Security-Policy": _UPLOAD_POLICY})
 
     @app.post(
         "/v1/segment",
@@ -112,14 +117,13 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         except ClientDisconnect:
             raise RefusedError(CLIENT_LEFT, "the client left") from None
         headers = {
+            **_PAGE_HEADERS,
             "Model-Version": found.version,
             "Content-Disposition": f'attachment; filename="{FILE_NAMES[wanted]}"',
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
             "Vary": "Accept",
         }
         if wanted is Wanted.PAGE:
-            headers = {**headers, **_PAGE_HEADERS, "Content-Disposition": "inline"}
+            headers |= {"Content-Disposition": "inline", "Content-Security-Policy": _REPORT_POLICY}
         return Response(found.body, media_type=MEDIA_TYPES[wanted], headers=headers)
 
 

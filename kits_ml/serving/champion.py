@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,13 @@ class Model:
 
     Attributes:
         version: what answers say of it, such as `"kits-unet/3"`.
-        predictor: has `segment`.
+        segmenter: has `segment`.
+        training: what the model's description says of its training data; None if nothing.
     """
 
     version: str
-    predictor: Any
+    segmenter: Any
+    training: Mapping[str, Any] | None = None
 
 
 class Champion:
@@ -37,7 +39,7 @@ class Champion:
 
     Args:
         find: gives the address of the version that should answer now.
-        load: makes a predictor of an address.
+        load: makes the model of an address.
         poll_seconds: between two looks; 0: no look after the first model is there.
         loaded: is told of each attempt to load, whether it succeeded.
     """
@@ -46,7 +48,7 @@ class Champion:
         self,
         *,
         find: Callable[[], str],
-        load: Callable[[str], Any],
+        load: Callable[[str], Model],
         poll_seconds: float,
         loaded: Callable[[bool], None] = lambda succeeded: None,
     ):
@@ -74,8 +76,8 @@ class Champion:
             address = self._find()
             if address == self._address:
                 return True
-            predictor = self._load(address)
-            warm_up(predictor)
+            model = self._load(address)
+            warm_up(model.segmenter)
         except Exception as error:
             if isinstance(error, InputError):
                 log.warning("no new model: %s", first_line(error))
@@ -83,10 +85,9 @@ class Champion:
                 log.exception("no new model")
             self._loaded(False)
             return False
-        self._address, self.current = address, Model(version=version_name(address), predictor=predictor)
+        self._address, self.current = address, model
         self._loaded(True)
-        log.info("%s answers", self.current.version)
-        del predictor
+        log.info("%s answers", model.version)
         gc.collect()  # the one before, unless it is at work
         return True
 
@@ -99,12 +100,16 @@ class Champion:
             self._stop.wait((self._poll_seconds or 1) * pause)
 
 
-def warm_up(predictor: Any) -> None:
+def warm_up(segmenter: Any) -> None:
     """Segments one slice, so that the first client does not wait for the network to be traced."""
-    predictor.segment(np.full((1, 64, 64), 40, np.int16), spacing_mm=(1.0, 1.0, 1.0))
+    segmenter.segment(np.full((1, 64, 64), 40, np.int16), spacing_mm=(1.0, 1.0, 1.0))
 
 
 def version_name(address: str) -> str:
-    """What answers say: `NAME/VERSION` of a registered model, the name of a folder; as ASCII, for it is a header."""
-    found = address.partition(":/")[2] or address.rstrip("/").rpartition("/")[2]
-    return found.encode("ascii", "replace").decode()
+    """What answers say: `NAME/VERSION` of a registered model, the name of a folder; as ASCII, for it is a header.
+
+    Args:
+        address: of one model, or of several, divided by commas.
+    """
+    found = [one.partition(":/")[2] or one.rstrip("/").rpartition("/")[2] for one in address.split(",")]
+    return ", ".join(found).encode("ascii", "replace").decode()

@@ -9,13 +9,16 @@ import uvicorn
 
 from kits_ml import runtime
 from kits_ml.config import ServeSettings
-from kits_ml.inference.predictor import Predictor
+from kits_ml.inference.quality import assess
+from kits_ml.inference.quality_page import render_page
+from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.serving.answers import Reporting
 from kits_ml.serving.app import create_app
-from kits_ml.serving.champion import Champion
+from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
 from kits_ml.serving.service import Service
 from kits_ml.tracking import registry
+from kits_ml.workflows.segmenters import load_segmenter, split_addresses
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +32,18 @@ def serve(settings: ServeSettings) -> None:
     Raises:
         InputError: no such model.
     """
-    registry.local_folder(registry.pinned(settings.model))  # a model that is not there is told at once
+    for address in split_addresses(settings.model):
+        registry.local_folder(address)  # a model that is not there is told at once
     runtime.configure(num_threads=settings.num_threads)
     metrics = Metrics()
     champion = Champion(
-        find=lambda: registry.pinned(settings.model),
+        find=lambda: ",".join(map(registry.pinned, split_addresses(settings.model))),
         load=lambda address: _load(address, settings),
         poll_seconds=settings.poll_seconds,
         loaded=metrics.loaded,
     )
-    run(Service(settings, champion=champion, reporting=reporting(), metrics=metrics), settings)
+    reporting = Reporting(meter=UncertaintyMeter, assess=assess, render_page=render_page)
+    run(Service(settings, champion=champion, reporting=reporting, metrics=metrics), settings)
 
 
 def run(service: Service, settings: ServeSettings) -> None:
@@ -70,14 +75,7 @@ class _Server(uvicorn.Server):
                 log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
 
-def reporting() -> Reporting:
-    """The real reports."""
-    from kits_ml.inference.quality import assess
-    from kits_ml.inference.quality_page import render_page
-    from kits_ml.inference.uncertainty import UncertaintyMeter
-
-    return Reporting(meter=UncertaintyMeter, assess=assess, render_page=render_page)
-
-
-def _load(address: str, settings: ServeSettings) -> Predictor:
-    return Predictor.load(registry.local_folder(address), batch_size=settings.batch_size)
+def _load(address: str, settings: ServeSettings) -> Model:
+    segmenter = load_segmenter(address, settings)
+    training = segmenter.network.description.get("training")
+    return Model(version=version_name(address), segmenter=segmenter, training=training)

@@ -5,6 +5,7 @@ All of it happens in the reader's own process (`reader`), for decoders are C cod
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import stat
 import zipfile
@@ -59,9 +60,7 @@ def read_upload(path: Path, kind: Kind, limits: Limits) -> volumes.Volume:
     if not all(SPACING_MM[0] <= size <= SPACING_MM[1] for size in volume.spacing_mm):
         found = " x ".join(f"{size:g}" for size in volume.spacing_mm)
         raise RefusedError(422, f"voxels of {found} mm, expected {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm")
-    return volumes.Volume(
-        array=volume.array, geometry=volume.geometry, path=path, note=_without_folder(volume.note, folder)
-    )
+    return dataclasses.replace(volume, path=path, note=_without_folder(volume.note, folder))
 
 
 def _without_folder(text: str, folder: Path) -> str:

@@ -19,7 +19,7 @@ from kits_ml.config import ServeSettings
 from kits_ml.data import volumes
 from kits_ml.serving.answers import Reporting
 from kits_ml.serving.app import create_app
-from kits_ml.serving.champion import Champion
+from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
 from kits_ml.serving.service import Service
 
@@ -33,7 +33,6 @@ class Bright:
         self.may_go_on.set()
         self.at_work = threading.Event()
         self.num_begun = 0
-        self.description = {"training": {"num_cases": 3}}
 
     def segment(self, image, *, spacing_mm, observe=None):
         label_map = (image > self.above).astype(np.uint8) + (image > self.above + 100)
@@ -122,7 +121,9 @@ def serving(folder: Path, **settings) -> Iterator[Served]:
     served.networks = {"models:/net/1": network}
     champion = Champion(
         find=lambda: served.address,
-        load=lambda address: served.networks[address],
+        load=lambda address: Model(
+            version=version_name(address), segmenter=served.networks[address], training={"num_cases": 3}
+        ),
         poll_seconds=settings.poll_seconds,
         loaded=metrics.loaded,
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from kits_ml.errors import InputError
-from kits_ml.serving.champion import Champion, version_name
+from kits_ml.serving.champion import Champion, Model, version_name
 from tests.serving.conftest import Bright, wait_until
 
 
@@ -18,11 +18,11 @@ class _Registry:
             raise InputError("the server does not answer")
         return self.address
 
-    def load(self, address: str) -> Bright:
+    def load(self, address: str) -> Model:
         self.loaded.append(address)
         if address in self.broken:
             raise OSError("no such file")
-        return Bright()
+        return Model(version=version_name(address), segmenter=Bright())
 
     def champion(self, poll_seconds: float = 0.0) -> Champion:
         return Champion(find=self.find, load=self.load, poll_seconds=poll_seconds)
@@ -79,6 +79,7 @@ def test_a_model_that_cannot_segment_does_not_take_over(monkeypatch):
         ("runs:/0123/model", "0123/model"),
         ("/home/me/models/mine/", "mine"),
         ("mine", "mine"),
+        ("models:/net/1,models:/net/2", "net/1, net/2"),
         ("größer", "gr??er"),  # a header takes ASCII
     ],
 )
