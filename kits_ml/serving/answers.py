@@ -61,11 +61,12 @@ class Reporting:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The body of an answer, and the version of the model that made it."""
+    """A body, the version of the model that made it, and the seconds that each part of it took."""
 
     wanted: Wanted
     body: bytes
     version: str
+    seconds: Mapping[str, float]
 
 
 def segment(
@@ -92,18 +93,18 @@ def segment(
         if meter is not None:
             meter(index, inside, probabilities)
 
-    with metrics.stage("segment"):
+    with metrics.stage("segment", job.seconds):
         label_map = model.segmenter.segment(volume.array, spacing_mm=volume.spacing_mm, observe=observe)
     job.check()
     files = {}
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
-        with metrics.stage("pack"):
+        with metrics.stage("pack", job.seconds):
             files[SEGMENTATION_NAME] = _packed(label_map, volume)
     if meter is not None:
-        with metrics.stage("report"):
+        with metrics.stage("report", job.seconds):
             files |= _reported(label_map, volume, model, wanted, meter=meter, reporting=reporting)
     body = _zipped(files) if wanted is Wanted.ALL else files[FILE_NAMES[wanted]]
-    return Answer(wanted=wanted, body=body, version=model.version)
+    return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 
 
 def _packed(label_map: np.ndarray, volume: volumes.Volume) -> bytes:

@@ -47,11 +47,14 @@ _BODY = {
         "content": dict.fromkeys(("application/octet-stream", "application/gzip", "application/zip"), _BINARY),
     }
 }
-_VERSION_HEADER = {"Model-Version": {"description": "the model that answered", "schema": {"type": "string"}}}
+_HEADERS = {
+    "Model-Version": {"description": "the model that answered", "schema": {"type": "string"}},
+    "Server-Timing": {"description": "what its parts took, in ms", "schema": {"type": "string"}},
+}
 _ANSWERS = {
     200: {
         "description": "what was asked for",
-        "headers": _VERSION_HEADER,
+        "headers": _HEADERS,
         "content": {
             MEDIA_TYPES[Wanted.SEGMENTATION]: _BINARY,
             MEDIA_TYPES[Wanted.REPORT]: {"schema": {"type": "object"}},
@@ -120,6 +123,7 @@ def _add_segment(app: FastAPI, service: Service) -> None:
             **_PAGE_HEADERS,
             "Model-Version": found.version,
             "Content-Disposition": f'attachment; filename="{FILE_NAMES[wanted]}"',
+            "Server-Timing": ", ".join(f"{part};dur={1000 * taken:.1f}" for part, taken in found.seconds.items()),
             "Vary": "Accept",
         }
         if wanted is Wanted.PAGE:

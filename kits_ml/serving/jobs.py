@@ -26,11 +26,23 @@ class StoppedJobError(Exception):
 
 
 class Job:
-    """A request's work, seen from the thread that does it."""
+    """A request's work, seen from the thread that does it.
+
+    Attributes:
+        begun: when, on the monotonic clock; None as long as it waits.
+        seconds: what its parts took.
+    """
 
     def __init__(self) -> None:
         self._stop = threading.Event()
+        self._made = time.monotonic()
         self.begun: float | None = None
+        self.seconds: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Notes that its turn has come."""
+        self.begun = time.monotonic()
+        self.seconds["wait"] = self.begun - self._made
 
     def check(self) -> None:
         """Raises `StoppedJobError` where nobody waits for the result any more; to be called often."""
@@ -122,7 +134,7 @@ class Jobs:
 
     def _timed(self, work: Callable[[Job], T], job: Job) -> T:
         job.check()
-        job.begun = time.monotonic()
+        job.begin()
         self._running = job
         try:
             result = work(job)

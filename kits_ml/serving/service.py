@@ -104,7 +104,7 @@ class Service:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _work(self, path: Path, kind: uploads.Kind, wanted: Wanted, job: Job) -> Answer:
-        with self.metrics.stage("read"):
+        with self.metrics.stage("read", job.seconds):
             volume = self._reader.read(path, kind, job)
         model = self.model()  # as late as may be: who waited gets the newest
         answer = answers.segment(volume, model, wanted, job=job, reporting=self._reporting, metrics=self.metrics)

@@ -112,7 +112,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **settings) -> Iterator[Served]:
+def serving(folder: Path, *, reporting: Reporting = REPORTING, **settings) -> Iterator[Served]:
     """A service on a free port, its temporary files in `folder`."""
     settings = ServeSettings(**{"port": 0, "poll_seconds": 0.0, **settings})
     network = Bright()
@@ -127,7 +127,7 @@ def serving(folder: Path, **settings) -> Iterator[Served]:
         poll_seconds=settings.poll_seconds,
         loaded=metrics.loaded,
     )
-    served.service = Service(settings, champion=champion, reporting=REPORTING, metrics=metrics)
+    served.service = Service(settings, champion=champion, reporting=reporting, metrics=metrics)
     config = uvicorn.Config(
         create_app(served.service), port=0, http="h11", ws="none", lifespan="on", log_config=None, access_log=False
     )

@@ -28,6 +28,9 @@ def test_the_segmentation_lies_on_the_scans_grid(served, tmp_path, suffix):
     assert answer.headers["Content-Type"] == "application/gzip"
     assert answer.headers["Model-Version"] == "net/1"
     assert 'filename="segmentation.nii.gz"' in answer.headers["Content-Disposition"]
+    parts = [one.partition(";dur=") for one in answer.headers["Server-Timing"].split(", ")]
+    assert [name for name, _, _ in parts] == ["wait", "read", "segment", "pack"]
+    assert all(float(milliseconds) >= 0 for _, _, milliseconds in parts)
     found = _labels(answer.content, tmp_path)
     np.testing.assert_array_equal(found.array, (scan() > 100).astype(int) + (scan() > 200))
     (tmp_path / f"scan{suffix}").write_bytes(body)

@@ -9,7 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.serving.conftest import nifti, scan, wait_until
+from kits_ml.inference.quality import assess
+from kits_ml.inference.quality_page import render_page
+from kits_ml.inference.uncertainty import UncertaintyMeter
+from kits_ml.serving.answers import Reporting
+from tests.serving.conftest import nifti, scan, serving, wait_until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium, chromedriver"
@@ -22,13 +26,16 @@ def browser(tmp_path_factory):
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    for argument in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+    for argument in (
+        *("headless", "no-sandbox", "no-first-run", "disable-background-networking", "disable-dev-shm-usage"),
+        *("use-gl=angle", "use-angle=swiftshader", "enable-unsafe-swiftshader"),  # the report's viewer wants WebGL
+    ):
         options.add_argument(f"--{argument}")
-    options.add_argument("--disable-dev-shm-usage")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_window_size(1000, 900)
+    driver.set_script_timeout(120)
     yield driver
     driver.quit()
 
@@ -84,6 +91,24 @@ def test_a_scan_goes_in_and_the_results_come_out(page, served, tmp_path):
     assert {one.partition("?")[0] for one in requested if not one.startswith(("blob:", "data:"))} == {
         f"{served.url}v1/segment"
     }
+
+
+@pytest.mark.slow
+def test_the_real_report_starts_its_viewer_in_the_page(browser, temporary, tmp_path):
+    reporting = Reporting(meter=UncertaintyMeter, assess=assess, render_page=render_page)
+    (tmp_path / "scan.nii.gz").write_bytes(nifti(scan((8, 60, 60)), folder=tmp_path))
+    with serving(temporary, reporting=reporting) as served:
+        browser.get(served.url)
+        browser.get_log("browser")
+        _send(browser, tmp_path / "scan.nii.gz")
+        wait_until(lambda: "done in" in _message(browser), seconds=120)
+        browser.switch_to.frame("shown")
+        wait_until(lambda: browser.find_elements("css selector", "#viewer[data-state=ready]"), seconds=120)
+        assert "Segmentation by net/1" in browser.find_element("tag name", "h1").text
+        browser.switch_to.default_content()
+        assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
+        answer = served.post(nifti(scan((8, 60, 60)), folder=tmp_path), params={"response": "report"})
+        assert answer.json()["volumes_ml"]["tumour"] == pytest.approx(5 * 2 * 4 * 3 * 0.8 * 0.7 / 1000, abs=1e-3)
 
 
 def test_what_the_links_hold(browser, served, tmp_path):
