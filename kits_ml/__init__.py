@@ -30,8 +30,6 @@ def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> P
 
     runtime.configure()
 
-    from kits_ml.tracking import registry
-    from kits_ml.workflows.segmenters import load_network, split_addresses
+    from kits_ml.workflows.segmenters import load_network, local_folders
 
-    folders = tuple(registry.local_folder(address) for address in split_addresses(model))
-    return load_network(folders, batch_size=batch_size)
+    return load_network(local_folders(model), batch_size=batch_size)

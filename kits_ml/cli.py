@@ -151,6 +151,17 @@ def predict(settings: config.PredictSettings) -> None:
         raise CasesFailedError(predicted.failures, len(predicted.rows))
 
 
+@main.command("tune-postprocessing")
+@takes_settings(config.TunePostprocessingSettings)
+def tune_postprocessing(settings: config.TunePostprocessingSettings) -> None:
+    from kits_ml.workflows.tune_postprocessing import tune_postprocessing as run
+
+    tuned = run(settings)
+    terminal.report_tuning(tuned)
+    if tuned.failures:
+        raise CasesFailedError(tuned.failures, tuned.num_cases)
+
+
 @main.command()
 @takes_settings(config.ServeSettings)
 def serve(settings: config.ServeSettings) -> None:

@@ -3,11 +3,6 @@
 import json
 import os
 import shutil
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("MPLBACKEND", "Agg")
-
 from pathlib import Path
 
 import hypothesis
@@ -15,7 +10,11 @@ import numpy as np
 import pytest
 import torch  # noqa: F401 (before TensorFlow: the other order is known to crash in places)
 
+from kits_ml import runtime
 from kits_ml.data import volumes
+
+runtime.set_environment()  # before any test imports keras
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 # a busy machine is no failure
 hypothesis.settings.register_profile("kits_ml", deadline=None)

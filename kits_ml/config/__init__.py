@@ -20,7 +20,7 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
-from kits_ml.config.inference import InferenceSettings
+from kits_ml.config.inference import InferenceSettings, SegmentationSettings, TunePostprocessingSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
@@ -58,10 +58,12 @@ __all__ = [
     "RegisterSettings",
     "SamplingSettings",
     "SearchSettings",
+    "SegmentationSettings",
     "SelectionSettings",
     "SelftestSettings",
     "ServeSettings",
     "SplitSettings",
     "StudySettings",
     "TrainSettings",
+    "TunePostprocessingSettings",
 ]

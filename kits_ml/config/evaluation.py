@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kits_ml.config.inference import InferenceSettings
+from kits_ml.config.inference import SegmentationSettings
 from kits_ml.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(InferenceSettings):
+class EvaluateSettings(SegmentationSettings):
     """Score a model on cases, or a folder of predictions against a folder of references."""
 
     model: str | None = setting(

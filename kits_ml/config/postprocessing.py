@@ -12,7 +12,7 @@ from kits_ml.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessingSettings(Settings):
-    """What is done to a predicted label map; nothing by default. `kits-ml tune` shows what helps a model."""
+    """What is done to a predicted label map; nothing by default. `tune-postprocessing` shows what helps a model."""
 
     fill_holes: Literal["none", "volume", "slices"] = setting(
         "none",

@@ -38,7 +38,7 @@ def write_probabilities(path: str | Path, foreground: np.ndarray, geometry: volu
     header.set_slope_inter(SLOPE, 0)
     header.set_data_offset(header.single_vox_offset)
     with volumes.open_to_write(Path(path)) as stream:
-        header.write_to(stream)
+        stream.write(header.binaryblock)
         stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
         for label in range(len(stored) + 1):
             for part in _blocks(geometry.shape):

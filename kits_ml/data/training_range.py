@@ -32,8 +32,10 @@ def describe_training(fingerprints: Sequence[Fingerprint]) -> dict[str, Any]:
     """The ranges of some cases, for a model's description; see the top of this file.
 
     Args:
-        fingerprints: of the cases that the model was trained on, at least one.
+        fingerprints: of the cases that the model was trained on; without any, nothing is described.
     """
+    if not fingerprints:
+        return {}
     spacings_mm = [(one.slice_spacing_mm, one.row_spacing_mm, one.column_spacing_mm) for one in fingerprints]
     sizes = [(one.slices, one.rows, one.columns) for one in fingerprints]
     hu = np.array([[getattr(one.hu, name) for name in COMPARED] for one in fingerprints])

@@ -46,27 +46,35 @@ class Ensemble:
     ) -> np.ndarray:
         """Segments a volume; see `Predictor.segment`. Members whose preparation needs it must be given a spacing."""
         image = checked_image(image)
-        slices = self.probabilities(image, spacing_mm=spacing_mm)
+        slices = self._means(image, spacing_mm, add_variance=getattr(observe, "add_variance", None))
         return segment_slices(slices, shape=image.shape, progress=progress, observe=observe)
 
     def probabilities(
         self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None
     ) -> Iterator[SliceProbabilities]:
         """Yields the members' mean for each slice, in order; see `Predictor.probabilities`."""
+        return self._means(checked_image(image), spacing_mm)
+
+    def _means(
+        self, image: np.ndarray, spacing_mm: Sequence[float] | None, *, add_variance: Observer | None = None
+    ) -> Iterator[SliceProbabilities]:
         streams = [one.probabilities(image, spacing_mm=spacing_mm) for one in self.members]
-        for slices in zip(*streams, strict=True):
-            yield mean_probabilities(slices)
+        for index, slices in enumerate(zip(*streams, strict=True)):
+            window, aligned = align(slices)
+            if add_variance:
+                add_variance(index, window, aligned.var(axis=0))
+            yield window, aligned.mean(axis=0)
 
 
-def mean_probabilities(slices: Sequence[SliceProbabilities]) -> SliceProbabilities:
-    """The mean of several networks' probabilities of one slice.
+def align(slices: Sequence[SliceProbabilities]) -> tuple[Window, np.ndarray]:
+    """Several networks' probabilities of one slice on common rows and columns.
 
     Args:
         slices: at least one; their windows may differ.
 
     Returns:
-        The smallest window that holds all of theirs, and the mean there; a network whose window ends before counts
-        as background with probability 1.
+        The smallest window that holds all of theirs, and `(networks, classes, rows, columns)` float32; one whose
+        window ends before says background with probability 1.
 
     Raises:
         InputError: different numbers of classes.
@@ -76,18 +84,15 @@ def mean_probabilities(slices: Sequence[SliceProbabilities]) -> SliceProbabiliti
         raise InputError(f"ensemble: members with {sorted(num_classes)} classes, expected the same number of each")
     window = _around([inside for inside, _ in slices])
     num_rows, num_columns = (one.stop - one.start for one in window)
-    total = np.zeros((num_classes.pop(), num_rows, num_columns), np.float32)
-    for inside, probabilities in slices:
+    aligned = np.zeros((len(slices), num_classes.pop(), num_rows, num_columns), np.float32)
+    aligned[:, BACKGROUND] = 1
+    for one, (inside, probabilities) in zip(aligned, slices, strict=True):
         rows, columns = (
             slice(part.start - whole.start, part.stop - whole.start)
             for part, whole in zip(inside, window, strict=True)
         )
-        if inside != window:
-            total[BACKGROUND] += 1
-            total[BACKGROUND, rows, columns] -= 1
-        total[:, rows, columns] += probabilities
-    total /= len(slices)
-    return window, total
+        one[:, rows, columns] = probabilities
+    return window, aligned
 
 
 def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

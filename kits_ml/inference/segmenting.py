@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +15,8 @@ Window = tuple[slice, slice]
 #: The window that probabilities are of, and they: `(classes, rows, columns)` float32. Elsewhere all is background.
 SliceProbabilities = tuple[Window, np.ndarray]
 
-#: Takes a slice's index, its rows and columns inside the window, and their probabilities.
+#: Takes a slice's index, its rows and columns inside the window, and their probabilities. Where it has a method
+#: `add_variance`, an ensemble calls that with the same, but the variance between its members, right before.
 Observer = Callable[[int, Window, np.ndarray], None]
 
 
@@ -52,12 +53,24 @@ def observe_all(*observers: Observer | None) -> Observer | None:
     told = [one for one in observers if one is not None]
     if len(told) < 2:
         return told[0] if told else None
+    return _Several(told)
 
-    def observe(index: int, inside: Window, probabilities: np.ndarray) -> None:
-        for one in told:
-            one(index, inside, probabilities)
 
-    return observe
+class _Several:
+    """Observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]):
+        self._observers = observers
+        self._of_variance = [one.add_variance for one in observers if hasattr(one, "add_variance")]
+        self.add_variance = self._add_variance if self._of_variance else None
+
+    def __call__(self, index: int, inside: Window, probabilities: np.ndarray) -> None:
+        for observe in self._observers:
+            observe(index, inside, probabilities)
+
+    def _add_variance(self, index: int, inside: Window, variance: np.ndarray) -> None:
+        for add_variance in self._of_variance:
+            add_variance(index, inside, variance)
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:

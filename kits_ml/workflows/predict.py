@@ -16,7 +16,7 @@ from kits_ml.data import images, volumes
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
-from kits_ml.inference.probability_map import ProbabilityMap
+from kits_ml.inference.packed_probabilities import PackedProbabilities
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.labels import REGIONS, region_mask
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
@@ -124,15 +124,15 @@ def predict_scan(
         InputError: a scan that cannot be used, or a label map that is not as it was written.
     """
     started = time.monotonic()
-    probability_map = ProbabilityMap(image.array.shape) if outputs.probabilities else None
+    packed = PackedProbabilities(image.array.shape) if outputs.probabilities else None
     try:
         label_map = segmenter.segment(
-            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(probability_map)
+            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed)
         )
     except InputError as error:
         raise InputError(f"{image.path}: {error}") from error
-    if probability_map is not None:
-        write_probabilities(outputs.probabilities, probability_map.foreground, image.geometry)
+    if packed is not None:
+        write_probabilities(outputs.probabilities, packed.foreground, image.geometry)
     volumes_ml = _volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kits_ml import runtime
-from kits_ml.config import InferenceSettings, PostprocessingSettings
+from kits_ml.config import InferenceSettings, PostprocessingSettings, SegmentationSettings
 from kits_ml.data.partial import sha256_of
 from kits_ml.errors import InputError
 from kits_ml.inference import postprocessing
@@ -49,7 +49,7 @@ class Segmenter:
         return [sha256_of(folder / name) for folder in self.folders for name in (MODEL_FILE, DESCRIPTION_FILE)]
 
 
-def load_segmenter(model: str, settings: InferenceSettings) -> Segmenter:
+def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
     """Loads what an address names, and configures the process for it.
 
     Args:
@@ -59,13 +59,22 @@ def load_segmenter(model: str, settings: InferenceSettings) -> Segmenter:
     Raises:
         InputError: an unknown model, one that is there twice, models that do not go together.
     """
-    addresses = split_addresses(model)
-    folders = tuple(registry.local_folder(address) for address in addresses)
+    folders = local_folders(model)
+    network = configure_and_load(folders, settings)
+    return Segmenter(network=network, postprocessing=choose_postprocessing(network, settings), folders=folders)
+
+
+def local_folders(model: str) -> tuple[Path, ...]:
+    """The folder of each model of an address, see `registry.local_folder`."""
+    return tuple(registry.local_folder(address) for address in split_addresses(model))
+
+
+def configure_and_load(folders: tuple[Path, ...], settings: InferenceSettings) -> Predictor | Ensemble:
+    """Configures the process and loads one model, or several as an ensemble."""
     runtime.configure(num_threads=settings.num_threads)
-    network = load_network(
+    return load_network(
         folders, batch_size=settings.batch_size, test_time_augmentation=settings.test_time_augmentation
     )
-    return Segmenter(network=network, postprocessing=choose_postprocessing(network, settings), folders=folders)
 
 
 def load_network(
@@ -99,7 +108,7 @@ def split_addresses(model: str) -> list[str]:
     return addresses
 
 
-def choose_postprocessing(network: Predictor | Ensemble, settings: InferenceSettings) -> PostprocessingSettings:
+def choose_postprocessing(network: Predictor | Ensemble, settings: SegmentationSettings) -> PostprocessingSettings:
     """What the settings say, or what is stored with the models.
 
     Raises:

@@ -20,10 +20,10 @@ class Fake:
 
 
 def by_brightness(steepness: float = 100.0) -> Fake:
-    """Calls grey above 0.55 kidney and from 0.35 to 0.55 tumour: above 180 HU, and 112 to 180 HU."""
+    """Calls grey above 0.45 kidney and from 0.25 to 0.45 tumour: above 135 HU, and 66 to 135 HU."""
 
     def logits(batch: np.ndarray) -> np.ndarray:
         grey = batch[..., batch.shape[-1] // 2]
-        return steepness * np.stack([0 * grey, 2 * grey - 0.9, grey - 0.35], axis=-1)
+        return steepness * np.stack([0 * grey, 2 * grey - 0.7, grey - 0.25], axis=-1)
 
     return Fake(logits)

@@ -5,7 +5,7 @@ import pytest
 
 from kits_ml.config import PreprocessingSettings
 from kits_ml.errors import InputError
-from kits_ml.inference.ensemble import Ensemble, describe_members, mean_probabilities
+from kits_ml.inference.ensemble import Ensemble, align, describe_members
 from kits_ml.inference.mirroring import MIRRORED_AXES, mean_over_mirrored
 from kits_ml.inference.predictor import Predictor
 from kits_ml.inference.segmenting import observe_all
@@ -68,12 +68,12 @@ def test_a_member_twice_says_the_same():
 def test_beyond_its_window_a_member_says_background():
     small, large = np.full((3, 1, 2), 1 / 3, np.float32), np.zeros((3, 3, 4), np.float32)
     large[1] = 1
-    window, mean = mean_probabilities([((slice(5, 6), slice(2, 4)), small), ((slice(4, 7), slice(0, 4)), large)])
+    window, aligned = align([((slice(5, 6), slice(2, 4)), small), ((slice(4, 7), slice(0, 4)), large)])
     assert window == (slice(4, 7), slice(0, 4))
     expected = np.zeros((3, 3, 4))
     expected[0], expected[1] = 0.5, 0.5  # one says kidney, the other background
     expected[:, 1, 2:] = [[1 / 6] * 2, [2 / 3] * 2, [1 / 6] * 2]
-    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(aligned.mean(axis=0), expected, atol=1e-6)
 
 
 def test_members_must_agree_on_labels():
@@ -85,7 +85,7 @@ def test_members_must_agree_on_labels():
     ):
         describe_members([ours, {}, theirs])
     with pytest.raises(InputError, match=r"members with \[2, 3\] classes"):
-        mean_probabilities([((slice(1), slice(1)), np.ones((n, 1, 1), np.float32)) for n in (2, 3)])
+        align([((slice(1), slice(1)), np.ones((n, 1, 1), np.float32)) for n in (2, 3)])
 
 
 def test_what_any_has_seen_all_have_seen():
@@ -97,6 +97,27 @@ def test_what_any_has_seen_all_have_seen():
     stored = {"keep_largest_kidneys": 2}
     assert describe_members([{"postprocessing": stored}] * 2)["postprocessing"] == stored
     assert "postprocessing" not in describe_members([{"postprocessing": stored}, {}])
+
+
+def test_the_members_spread_is_told_to_who_asks():
+    class Meter:
+        def __init__(self):
+            self.variance = {}
+
+        def __call__(self, index, inside, probabilities):
+            assert len(self.variance) == index + 1
+
+        def add_variance(self, index, inside, variance):
+            self.variance[index] = variance
+
+    image, _ = body()
+    ensemble = Ensemble([Predictor(_always(0.1, 0.8, 0.1), SETTINGS), Predictor(_always(0.5, 0.2, 0.3), SETTINGS)])
+    meter, seen = Meter(), []
+    ensemble.segment(image, observe=observe_all(meter, lambda *given: seen.append(given)))
+    assert len(seen) == len(meter.variance) == len(image)
+    # of two values the variance is a quarter of the squared difference: 0.4, 0.6 and 0.2
+    expected = np.array([0.04, 0.09, 0.01])[:, None, None]
+    np.testing.assert_allclose(meter.variance[0], np.broadcast_to(expected, meter.variance[0].shape), atol=1e-6)
 
 
 def test_an_error_comes_from_any_member():

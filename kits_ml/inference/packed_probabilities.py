@@ -1,4 +1,4 @@
-"""Keeping the probabilities of a whole scan: two bytes a voxel, as much as the scan itself."""
+"""Keeping the probabilities of a whole scan in bytes: two a voxel, as much as the scan itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kits_ml.inference.segmenting import Window
 from kits_ml.labels import NUM_CLASSES
 
 
-class ProbabilityMap:
+class PackedProbabilities:
     """Keeps what it observes of `segment`.
 
     Args:
