@@ -62,7 +62,7 @@ _ANSWERS = {
             MEDIA_TYPES[Wanted.ALL]: _BINARY,
         },
     },
-    **problems.described(400, 406, 408, 413, 415, 422, 429, 500, 503, 504, 507),
+    **problems.described(400, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504, 507),
 }
 
 _WHAT = (
@@ -112,7 +112,7 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     ) -> Response:
         wanted = response or wanted_by(request.headers.get("accept"))
         service.model()
-        _check_body(request)
+        _check_sender(request)
         uploads.check_length(request.headers.get("content-length"), service.limits)
         try:
             with service.jobs.admitted():
@@ -153,7 +153,10 @@ def _add_states(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _check_body(request: Request) -> None:
+def _check_sender(request: Request) -> None:
+    """Refuses forms, and pages of other sites: a browser sends scans for them to addresses that they cannot reach."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise RefusedError(403, "a page of another site, expected the service's own page or a program")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         raise RefusedError(415, f"a form ({kind}), expected the file itself as the body (curl --data-binary @FILE)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import resource
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -120,5 +119,7 @@ def _limit_memory(limits: Limits) -> None:
     """Address space beyond what libraries and their threads have taken already. Only Linux keeps such a limit."""
     if sys.platform != "linux":
         return
+    import resource  # Windows has none
+
     most = psutil.Process().memory_info().vms + _WORKING_BYTES + _BYTES_PER_VOXEL * limits.num_voxels
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -104,11 +104,13 @@ class Service:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _work(self, path: Path, kind: uploads.Kind, wanted: Wanted, job: Job) -> Answer:
-        with self.metrics.stage("read", job.seconds):
-            volume = self._reader.read(path, kind, job)
-        model = self.model()  # as late as may be: who waited gets the newest
-        answer = answers.segment(volume, model, wanted, job=job, reporting=self._reporting, metrics=self.metrics)
-        shutil.rmtree(path.parent, ignore_errors=True)  # here, not in the loop that serves the others
+        try:
+            with self.metrics.stage("read", job.seconds):
+                volume = self._reader.read(path, kind, job)
+            model = self.model()  # as late as may be: who waited gets the newest
+            answer = answers.segment(volume, model, wanted, job=job, reporting=self._reporting, metrics=self.metrics)
+        finally:
+            shutil.rmtree(path.parent, ignore_errors=True)  # here, not in the loop that serves the others
         log.info("segmented a scan of %s with %s", "x".join(map(str, volume.array.shape)), model.version)
         return answer
 
