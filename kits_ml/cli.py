@@ -184,6 +184,14 @@ def tune_postprocessing(settings: config.TunePostprocessingSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.ServeSettings)
+def serve(settings: config.ServeSettings) -> None:
+    from kits_ml.serving.server import serve as run
+
+    run(settings)
+
+
+@main.command()
 @takes_settings(config.InfoSettings)
 def info(settings: config.InfoSettings) -> None:
     import yaml

@@ -28,6 +28,7 @@ from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
 from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.serving import ServeSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
 
@@ -64,6 +65,7 @@ __all__ = [
     "SegmentationSettings",
     "SelectionSettings",
     "SelftestSettings",
+    "ServeSettings",
     "SplitSettings",
     "StudySettings",
     "TrainSettings",
