@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from kits_ml import cli
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
+from kits_ml.studies import storage
 from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
 from tests.studies.conftest import pretend, score_of
@@ -211,6 +212,14 @@ def test_what_is_not_there_gets_one_line(options, message, settings, write):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_does_not_answer_gets_one_line(settings, write, monkeypatch):
+    monkeypatch.setattr(storage, "CONNECT_TIMEOUT_S", 0.2)
+    write(settings)
+    changed = dataclasses.replace(settings, storage="127.0.0.1:9", storage_class="GrpcStorageProxy")
+    with pytest.raises(InputError, match=r"storage 127.0.0.1:9: cannot be opened \(GRPC connection timeout\)"):
+        run_study(changed, train=pretend)
 
 
 def test_a_name_with_other_settings_is_refused(settings, write):

@@ -1,4 +1,4 @@
-"""Four workers on a PostgreSQL server and an MLflow server, one of them killed in the midst of a trial."""
+"""Several workers, on a PostgreSQL server or behind a proxy; one of them is killed in the midst of a trial."""
 
 import dataclasses
 import functools
@@ -194,3 +194,31 @@ def test_four_workers_do_nearly_four_times_as_much(settings, document, postgresq
         rates[num_workers] = len(done) / (ended - begun[0]).total_seconds()
     print(f"\ntrials a second: {rates}, ratio {rates[4] / rates[1]:.2f}")
     assert rates[4] / rates[1] > 3.0  # workers start seconds apart; see experiments/benchmarks for the measured ratio
+
+
+PROXY = """
+import sys
+from optuna.storages import get_storage, run_grpc_proxy_server
+run_grpc_proxy_server(get_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def test_workers_behind_a_proxy_share_the_budget(settings, document):
+    """The command of deploy/README.md; two workers, neither of which opens the database."""
+    port = _free_port()
+    command = [sys.executable, "-W", "ignore", "-c", PROXY, settings.storage, str(port)]
+    proxy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(port))
+        behind = dataclasses.replace(settings, storage=f"127.0.0.1:{port}", storage_class="GrpcStorageProxy")
+        _begin(behind, document, trials=4)
+        workers = [start_worker(behind, seconds=0.5) for _ in range(2)]
+        for worker in workers:
+            assert worker.wait(300) == 0, worker_log(settings).read_text()
+    finally:
+        proxy.terminate()
+        proxy.wait(30)
+    for name in ("small/unet", "small/attention_unet"):
+        states = [trial.state for trial in _trials(settings, name)]
+        # no heartbeat: a worker may go beyond the budget by one trial, and what was running stays so
+        assert 4 <= states.count(TrialState.COMPLETE) <= 5
