@@ -3,11 +3,7 @@
 import csv
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -25,8 +21,7 @@ from kits_ml.studies import storage
 from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
 from tests.studies.conftest import pretend, score_of
-
-ROOT = Path(__file__).parents[2]
+from tests.studies.processes import begin, start_worker, wait_for
 
 
 @pytest.fixture
@@ -280,51 +275,10 @@ def test_a_tiny_study_of_real_trainings(settings, document, make_case, tmp_path)
     assert cases == set(json.loads(split.read_text())["validation"])
 
 
-WORKER = """
-import dataclasses, sys, time
-sys.path.insert(0, {root!r})
-from kits_ml.config import StudySettings
-from kits_ml.studies.study import join_study
-from tests.studies.conftest import pretend
-
-def slowly(settings, *, on_epoch):
-    time.sleep({seconds})
-    return pretend(settings, on_epoch=on_epoch)
-
-join_study(StudySettings(**{settings!r}), train=slowly)
-"""
-
-
-def start_worker(settings, *, seconds: float) -> subprocess.Popen:
-    """A worker in a process of its own, whose trainings take a while."""
-    code = WORKER.format(root=str(ROOT), seconds=seconds, settings=settings.to_dict())
-    with worker_log(settings).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-            stdout=log,
-            stderr=log,
-        )
-
-
-def worker_log(settings) -> Path:
-    """What all workers say."""
-    return Path(settings.study).with_name("workers.log")
-
-
-def wait_for(condition, *, timeout_s: float = 120) -> None:
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
-def test_a_killed_worker_leaves_no_trial_running(settings, write):
+def test_a_killed_worker_leaves_no_trial_running(settings, document):
     settings = dataclasses.replace(settings, heartbeat_s=1, grace_s=4)
-    write(settings, trials=2, architectures=["unet"])
-    with pytest.raises(KeyboardInterrupt):  # makes the study, and is stopped in its first trial
-        run_study(settings, train=_interrupt)
+    begin(settings, {**document, "trials": 2, "architectures": ["unet"]})
     worker = start_worker(settings, seconds=600)
 
     def states():
@@ -342,7 +296,3 @@ def test_a_killed_worker_leaves_no_trial_running(settings, write):
     assert trials[2].params == trials[1].params or not trials[1].params
     assert result.progress["unet"].lost == 2
     assert result.progress["unet"].complete == 2
-
-
-def _interrupt(settings, *, on_epoch):
-    raise KeyboardInterrupt
