@@ -35,25 +35,26 @@ DOCUMENT = {
     "architectures": [ARCHITECTURE],
     "trials": 1,
     "base": {
-        "cases": "0-159",
+        "cases": "0-119",
         "test_fraction": 0.0,
-        "validation_fraction": 0.35,
+        "validation_fraction": 0.3,
         "crop": "body",
         "framing": "spacing",
-        "pixel_spacing_mm": 6.4,
+        "pixel_spacing_mm": 5.0,
         "image_size": 64,
         "depth": 3,
         "epochs": 12,
         "steps_per_epoch": 12,
         "batch_size": 8,
         "augmentation": False,
+        "training_margin_mm": 0.0,
         "num_threads": 1,
     },
     "space": {
-        "learning_rate": {"low": 3e-4, "high": 3e-2, "log": True},
+        "learning_rate": {"low": 1e-3, "high": 3e-2, "log": True},
         "base_filters": [4, 8],
         "loss": ["dice_crossentropy", "categorical_crossentropy"],
-        "sampling": ["shuffled", "foreground"],
+        "sampling": ["shuffled", "balanced"],
     },
 }
 MEDIANS = [
@@ -218,8 +219,8 @@ def page(repeats: Sequence[Sequence[Outcome]], curves: Sequence, options: argpar
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of cases")
-    parser.add_argument("--configurations", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=14, help="of each study, drawn from the configurations")
+    parser.add_argument("--configurations", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=12, help="of each study, drawn from the configurations")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("data/study_pruning"), help="keeps curves and slices")
     options = parser.parse_args()
