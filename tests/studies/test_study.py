@@ -20,6 +20,7 @@ from kits_ml.errors import InputError
 from kits_ml.studies import storage
 from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
+from tests.conftest import write_phantoms
 from tests.studies.conftest import pretend, score_of
 from tests.studies.processes import begin, start_worker, wait_for
 
@@ -246,10 +247,9 @@ def test_the_command_line(settings, write):
     assert "nosuch.yaml: cannot be read" in said.output
 
 
-def test_a_tiny_study_of_real_trainings(settings, document, make_case, tmp_path):
-    """Two architectures, two trials each, on six small cases, from the command line to `train --config`'s file."""
-    for number in range(6):
-        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number)
+def test_a_tiny_study_of_real_trainings(settings, document, tmp_path):
+    """Two architectures, two trials each, on six phantom cases, from the command line to `train --config`'s file."""
+    write_phantoms(tmp_path / "cases", 6, num_slices=6, size=64)
     base = {**document["base"], "epochs": 2, "steps_per_epoch": 3, "data": "cases", "prepared": "prepared"}
     space = {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     content = {**document, "trials": 2, "base": {**base, "batch_size": 4}, "space": space}
