@@ -27,7 +27,6 @@ from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
-from kits_ml.training.devices import check_devices
 from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
@@ -90,16 +89,7 @@ def train(settings: TrainSettings) -> Trained:
         MetricMisreadsError: a metric in use does not read what theory says.
         StoppedError: Ctrl-C or SIGTERM.
     """
-    runtime.configure(
-        num_threads=settings.num_threads,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        num_devices=settings.num_devices,
-    )
-    check_devices(settings, num_devices=runtime.num_devices())
-    runtime.seed_everything(settings.seed)
-    with runtime.device_scope():
-        model = models.build(settings)
+    model = start.new_model(settings)
     stopped = resume.find_stopped(settings)
     parent = stopped.parent if stopped else start.start_from(model, settings)
     with runs.run(
