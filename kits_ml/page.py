@@ -18,6 +18,7 @@ h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
   font-size: 1.08rem; }
 .caveats { border-left-color: #d55e00; background: #fdf6f1; font-size: .95rem; }
 .caveats ul { margin: .2rem 0; padding-left: 1.2rem; }
+.prose p, .prose li, figcaption { max-width: 46rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
@@ -31,8 +32,20 @@ details { margin-top: 2.4rem; font-size: .9rem; }
 
 
 @dataclass(frozen=True, kw_only=True)
+class Text:
+    """Paragraphs under a title, and a list after them."""
+
+    title: str
+    paragraphs: Sequence[str]
+    points: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text: `header` and `rows` as they are shown, the first column left, the others right."""
+    """A table of text: `header` and `rows` as they are shown, the first column left, the others right.
+
+    Without a title it belongs to what stands above it.
+    """
 
     title: str
     header: Sequence[str]
@@ -42,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with a title above and a caption below; `alt` is for who cannot see it."""
+    """A picture with a title above, if it has one, and a caption below; `alt` is for who cannot see it."""
 
     title: str
     image: bytes
@@ -58,7 +71,7 @@ def render(
     verdict: str,
     sentences: Sequence[str],
     caveats: Sequence[str],
-    parts: Sequence[Table | Picture],
+    parts: Sequence[Text | Table | Picture],
     settings: Table,
 ) -> str:
     """The page.
@@ -69,8 +82,8 @@ def render(
         verdict: the answer, on top.
         sentences: the answer in detail.
         caveats: what to know beside it.
-        parts: tables and pictures in order.
-        settings: folded away at the end.
+        parts: words, tables and pictures in order.
+        settings: folded away at the end, under its title or "Settings".
 
     Returns:
         HTML, with everything in it.
@@ -83,8 +96,8 @@ def render(
     ]
     if caveats:
         body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{_list(caveats)}</div>')
-    body += [_table(part) if isinstance(part, Table) else _picture(part) for part in parts]
-    body.append(f"<details><summary>Settings</summary>{_rows(settings)}</details>")
+    body += [_part(part) for part in parts]
+    body.append(f"<details><summary>{escape(settings.title or 'Settings')}</summary>{_rows(settings)}</details>")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -94,13 +107,24 @@ def render(
     )
 
 
+def _part(part: Text | Table | Picture) -> str:
+    if isinstance(part, Text):
+        paragraphs = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in part.paragraphs)
+        return f'<section class="prose">{_title(part.title)}{paragraphs}{_list(part.points)}</section>'
+    return _table(part) if isinstance(part, Table) else _picture(part)
+
+
+def _title(title: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n" if title else ""
+
+
 def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
 
 
 def _table(table: Table) -> str:
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f"<h2>{escape(table.title)}</h2>\n{_rows(table)}{note}"
+    return f"{_title(table.title)}{_rows(table)}{note}"
 
 
 def _rows(table: Table) -> str:
@@ -112,6 +136,6 @@ def _rows(table: Table) -> str:
 def _picture(picture: Picture) -> str:
     source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
     return (
-        f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
+        f'{_title(picture.title)}<figure><img src="{source}" alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )

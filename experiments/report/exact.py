@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import readings
 from plan import Plan, exact_settings
 
 from kits_ml.config import PhantomSettings, PrepareSettings
@@ -23,6 +24,9 @@ from kits_ml.training import batches
 from kits_ml.workflows.prepare import Prepared, prepare
 
 log = logging.getLogger(__name__)
+
+#: Slices that the trained model is asked about at once.
+READING_BATCH_SIZE = 8
 
 #: What a run recorded of each epoch begins so.
 EPOCH_METRICS = ("loss", "val_", "as_reported/", "learning_rate")
@@ -91,6 +95,16 @@ def train_exact(plan: Plan, *, checkpoints: Path) -> dict[str, Any]:
         **read_run(trained.run_id),
         "summaries": dict(trained.summaries),
     }
+
+
+def read_exact(plan: Plan) -> dict[str, Any]:
+    """What the report's metric reads on the test patients' prepared slices; see `readings.read_ways`."""
+    settings = exact_settings(plan)
+    prepared = prepare(settings.select(PrepareSettings))
+    slices = batches.read_slices(prepared.store, prepared.split.test)
+    return readings.read_model(
+        model_folder(plan), slices, batch_size=READING_BATCH_SIZE, num_threads=plan.num_threads
+    )
 
 
 def read_run(run_id: str) -> dict[str, Any]:

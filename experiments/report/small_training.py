@@ -1,0 +1,165 @@
+"""The small trainings that the faults are compared by: all alike, but for what is asked about."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from faults import Preparation, prepare_slices
+from readings import Reading, predictions, soften
+
+from kits_ml import files, models, runtime
+from kits_ml.config import PreprocessingSettings, TrainSettings
+from kits_ml.data import cases as case_files
+from kits_ml.training.as_reported import VALIDATION_METRIC
+from kits_ml.training.batches import SliceArrays, describe
+from kits_ml.training.fit import fit
+from kits_ml.training.metrics import scores_by_case
+
+#: What is kept of each patient's scores.
+SCORES = ("dice_kidney", "dice_tumour", "foreground_iou")
+
+
+class LastWeights(keras.callbacks.Callback):
+    """Keeps the weights that a training ends with; `fit` gives back the best ones."""
+
+    def on_train_end(self, logs=None):
+        self.weights = self.model.get_weights()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A small training.
+
+    Attributes:
+        model: with the weights of the best epoch.
+        last: the weights that the training ended with.
+        history: values by metric name, one an epoch.
+        best_epoch: counted from 0.
+        minutes: of training.
+    """
+
+    model: keras.Model
+    last: Sequence[np.ndarray]
+    history: Mapping[str, Sequence[float]]
+    best_epoch: int
+    minutes: float
+
+
+def train(slices: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> Trained:
+    """Trains a fresh network of the settings' seed."""
+    runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
+    runtime.free_memory()
+    runtime.seed_everything(settings.seed)
+    last = LastWeights()
+    fitted = fit(models.build(settings), slices, validation, settings, callbacks=[last])
+    return Trained(
+        model=fitted.model,
+        last=last.weights,
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        minutes=fitted.training_minutes,
+    )
+
+
+def scores_of(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> dict[str, dict[str, float]]:
+    """Dice and foreground IoU of each patient's slices, by case."""
+    found = scores_by_case(model, slices, batch_size=batch_size)
+    return {case: {name: one[name] for name in SCORES} for case, one in found.items()}
+
+
+def reported_of(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> dict[str, float]:
+    """What the report's metric reads of a model: with its softmax as it is, and made hard; and the pixel error."""
+    soft, hard = Reading(), Reading()
+    for case, labels, probabilities in predictions(model, slices, batch_size=batch_size):
+        soft.add(case, labels, probabilities)
+        hard.add(case, labels, soften(probabilities.argmax(axis=-1), "saturated"))
+    found = soft.result()
+    return {
+        "softmax": found["as_reported"],
+        "hardened": hard.result()["as_reported"],
+        "pixel_error": found["pixel_error"],
+        "saturated_fraction": found["saturated_fraction"],
+    }
+
+
+def course(trained: Trained) -> dict[str, list[float]]:
+    """What the essay draws of a training, epoch by epoch."""
+    wanted = ("loss", VALIDATION_METRIC, "val_dice_kidney", "val_dice_tumour", "val_foreground_iou")
+    return {name: list(trained.history[name]) for name in wanted}
+
+
+def small_settings(size: Mapping[str, Any], **changes: Any) -> TrainSettings:
+    """The report's way at a smaller size, with changes."""
+    fixed = {
+        "loss": "categorical_crossentropy",
+        "sampling": "shuffled",
+        "augmentation": False,
+        "learning_rate_schedule": "constant",
+        "as_reported": True,
+    }
+    return TrainSettings.from_mapping({**fixed, **size, **changes}, source="small training")
+
+
+def describe_sizes(train_slices: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> dict[str, Any]:
+    """How many slices and patients, and the budget, for the figures' captions."""
+    return {
+        "train": dict(describe(train_slices)),
+        "validation": dict(describe(validation)),
+        **{name: getattr(settings, name) for name in ("image_size", "base_filters", "batch_size", "seed")},
+        "steps": settings.epochs * settings.steps_per_epoch,
+    }
+
+
+def slices_of(
+    folder: Path,
+    *,
+    cache: Path,
+    image_size: int,
+    preparations: Mapping[str, Preparation],
+    names: Sequence[str] | None = None,
+) -> dict[str, SliceArrays]:
+    """The slices of the cases of a folder in several ways, from a file where it is there.
+
+    Args:
+        folder: of cases.
+        cache: a folder for such files.
+        image_size: rows and columns.
+        preparations: the ways, by name.
+        names: of the cases; None: all.
+    """
+    cases = [one for one in case_files.find_cases(folder) if names is None or one.name in set(names)]
+    wanted = {name: dataclasses.asdict(one) for name, one in preparations.items()}
+    told = json.dumps([[case.digest() for case in cases], image_size, wanted], sort_keys=True)
+    path = cache / f"{folder.name}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.npz"
+    if not path.exists():
+        settings = PreprocessingSettings(image_size=image_size)
+        made = prepare_slices(cases, settings=settings, preparations=preparations)
+        arrays = {f"{kind}.{name}": getattr(one, kind) for name, one in made.items() for kind in ("grey", "labels")}
+        cases_of = next(iter(made.values())).cases
+        with files.open_to_write(path) as stream:
+            np.savez(stream, allow_pickle=False, cases=np.array(cases_of), **arrays)
+    with np.load(path, allow_pickle=False) as content:
+        in_order = tuple(content["cases"].tolist())
+        return {
+            name: SliceArrays(grey=content[f"grey.{name}"], labels=content[f"labels.{name}"], cases=in_order)
+            for name in preparations
+        }
+
+
+def chosen(slices: SliceArrays, positions: Sequence[int]) -> SliceArrays:
+    """Some of the slices, counted among all that are stored."""
+    return dataclasses.replace(slices, chosen=np.sort(np.asarray(positions, np.int64)))
+
+
+def of_cases(slices: SliceArrays, names: Sequence[str]) -> SliceArrays:
+    """The slices of some cases."""
+    wanted = set(names)
+    return chosen(slices, [number for number, case in enumerate(slices.cases) if case in wanted])
