@@ -17,11 +17,17 @@ from kits_ml.data import frames, preprocessing
 from kits_ml.evaluation.aggregates import summarise_values
 from kits_ml.labels import KIDNEY, TUMOUR
 
+#: What is summed up over cases.
+GREY_NAMES = ("unclipped", "clipped", "black", "black_with_metal", "levels_clipped", "levels_unclipped")
+
 #: A voxel of metal: the end of the 12-bit scale.
 METAL_HU = 3071.0
 
+#: Muscle: what a kidney must be told from.
+MUSCLE_HU = 50.0
+
 #: HU for which the grey value is drawn over the scan's brightest voxel: fat, muscle, enhanced kidney, bone.
-TISSUES_HU = {"fat": -79.0, "muscle": 50.0, "kidney": 180.0, "bone": 304.0}
+TISSUES_HU = {"fat": -79.0, "muscle": MUSCLE_HU, "kidney": 180.0, "bone": 304.0}
 
 
 def measure_labels(folder: Path, *, settings: PreprocessingSettings) -> dict[str, Any]:
@@ -86,9 +92,11 @@ def measure_grey(folders: Sequence[tuple[str, Path]], *, settings: Preprocessing
         settings: window and gamma.
 
     Returns:
-        `cases`: of each, its extremes, mean HU of its kidney (and of muscle, at 50 HU), the grey value of that HU
-        either way, `black`, the part of the kidney's voxels that a PNG shows black without clipping, and the same
-        of the case with one voxel of metal more. `curves`: the grey value of some tissues over the highest HU.
+        `cases`: of each, its extremes, mean HU of its kidney, the grey value of that HU either way, and `black`, the
+        part of the kidney's voxels that a PNG shows black without clipping; `with_metal`, the same of the case with
+        one voxel of metal more; `levels`, how many of a PNG's 255 grey levels lie between muscle and kidney: clipped,
+        and unclipped with the scan's whole range spread over the PNG. `curves`: the grey value of some tissues over
+        the highest HU.
     """
     rows = []
     for source, folder in folders:
@@ -109,8 +117,7 @@ def measure_grey(folders: Sequence[tuple[str, Path]], *, settings: Preprocessing
         "curves": {"highest_hu": highest.tolist(), "unclipped": curves, "clipped": clipped, "lowest_hu": -1024},
         "summary": {
             kind: {
-                name: summarise_values([row[name] for row in rows if row["source"] == kind])
-                for name in ("unclipped", "clipped", "black", "black_with_metal")
+                name: summarise_values([row[name] for row in rows if row["source"] == kind]) for name in GREY_NAMES
             }
             for kind in kinds
         },
@@ -128,12 +135,18 @@ def _grey_of_case(
     def grey(hu: np.ndarray, ends: dict[str, float]) -> np.ndarray:
         return unclipped_grey(hu, **ends, settings=settings)
 
+    muscle, mean = np.array(MUSCLE_HU), np.array(mean_hu)
+    width = settings.window_max_hu - settings.window_min_hu
+    spread = (frame.highest_hu - frame.lowest_hu) / width  # from the blackest to the whitest voxel
+    clipped = float(clipped_grey(mean, settings=settings))
     return {
         **extremes,
         "kidney_hu": mean_hu,
-        "unclipped": float(grey(np.array(mean_hu), extremes)),
-        "with_metal": float(grey(np.array(mean_hu), metal)),
-        "clipped": float(clipped_grey(np.array(mean_hu), settings=settings)),
+        "levels_clipped": 255 * (clipped - float(clipped_grey(muscle, settings=settings))),
+        "levels_unclipped": 255 * float(grey(mean, extremes) - grey(muscle, extremes)) / spread,
+        "unclipped": float(grey(mean, extremes)),
+        "with_metal": float(grey(mean, metal)),
+        "clipped": clipped,
         "black": float(np.mean(grey(kidney, extremes) <= 0)),
         "black_with_metal": float(np.mean(grey(kidney, metal) <= 0)),
     }

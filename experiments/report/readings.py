@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kits_ml import runtime, scores
+from kits_ml import scores
 from kits_ml.config import SelectionSettings
 from kits_ml.data.preprocessing import network_input
 from kits_ml.data.selection import Facts, select
@@ -26,7 +26,6 @@ from kits_ml.evaluation.misreading import (
     misread_iou_of_softmax,
     pixel_error_of_misread_iou,
 )
-from kits_ml.inference.predictor import Predictor
 from kits_ml.labels import NUM_CLASSES, REGIONS
 from kits_ml.training.as_reported import ReportMeanIoU
 from kits_ml.training.batches import SliceArrays
@@ -60,6 +59,11 @@ class Reading:
         self.num_right += int((saturated & (predicted == labels)).sum())
         self.num_wrong += int((saturated & (predicted != labels)).sum())
 
+    def dice_by_case(self) -> dict[str, dict[str, float]]:
+        """Dice of each region, by case."""
+        found = {case: case_scores(matrix) for case, matrix in self.matrices.items()}
+        return {case: {region: one[f"dice_{region}"] for region in REGIONS} for case, one in found.items()}
+
     def result(self) -> dict[str, Any]:
         """All that was read; see `read_ways`."""
         pooled = sum(self.matrices.values())
@@ -78,13 +82,6 @@ class Reading:
                 for name in ("foreground_iou", *(f"dice_{region}" for region in REGIONS))
             },
         }
-
-
-def read_model(folder: Path, slices: SliceArrays, *, batch_size: int, num_threads: int) -> dict[str, Any]:
-    """Asks the model in a folder about some patients' slices; see `read_ways`."""
-    runtime.configure(num_threads=num_threads)
-    model = Predictor.load(folder, batch_size=batch_size).model
-    return read_ways(predictions(model, slices, batch_size=batch_size))
 
 
 def predictions(model: Any, slices: SliceArrays, *, batch_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -108,6 +105,7 @@ def read_ways(predicted: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> dict[s
         `pixel_error`, the part of pixels whose most probable class is wrong, and `by_theory_if_saturated`, what the
         metric would read of it with all pixels saturated;
         `mean_iou_pooled` over the three labels; `foreground_iou` and Dice, means over the patients with intervals.
+        And the trained model's Dice by region of each patient, `trained_by_case`.
     """
     ways = {name: Reading() for name in WAYS}
     num_foreground = num_pixels = 0
@@ -126,6 +124,7 @@ def read_ways(predicted: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> dict[s
             "pixel_error_of_reported": pixel_error_of_misread_iou(REPORTED),
         },
         "ways": {name: reading.result() for name, reading in ways.items()},
+        "trained_by_case": ways["trained"].dice_by_case(),
     }
 
 

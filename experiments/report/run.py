@@ -43,7 +43,22 @@ def main() -> None:
     else:
         plan = real_plan(options.data, options.output or Path("data/report"), **size)
     only = [name for name in options.only.split(",") if name]
-    run_stages(make_stages(plan), plan.output / "stages", only=only, say=partial(print, flush=True))
+    say = partial(print, flush=True)
+    run_stages(make_stages(plan), plan.output / "stages", only=only, say=say)
+    say(f"essay: {write(plan)}")
+
+
+def write(plan: Plan) -> Path:
+    """Writes the essay from the stages that are done; that of real slices is published beside this file too."""
+    import essay
+
+    return essay.write_essay(
+        plan.output / "stages",
+        plan.output,
+        phantom=plan.phantom,
+        are_real=plan.thin is not None,
+        publish=Path(__file__).parent if plan.thin else None,
+    )
 
 
 def make_stages(plan: Plan) -> list[Stage]:
