@@ -1,11 +1,6 @@
 """Small synthetic cases and models that several tests use."""
 
 import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("MPLBACKEND", "Agg")
-
 from pathlib import Path
 
 import hypothesis
@@ -13,7 +8,11 @@ import numpy as np
 import pytest
 import torch  # noqa: F401 (before TensorFlow: the other order is known to crash in places)
 
+from kits_ml import runtime
 from kits_ml.data import volumes
+
+runtime.set_environment()  # before any test imports keras
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 # a busy machine is no failure
 hypothesis.settings.register_profile("kits_ml", deadline=None)
