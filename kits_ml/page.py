@@ -74,7 +74,7 @@ def render(
     parts: Sequence[Text | Table | Picture],
     settings: Table,
 ) -> str:
-    """The page.
+    """A page that gives an answer, and then what it rests on.
 
     Args:
         title: of the page.
@@ -89,53 +89,80 @@ def render(
         HTML, with everything in it.
     """
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="subtitle">{escape(subtitle)}</p>',
+        heading(title, subtitle),
         f'<p class="verdict">{escape(verdict)}</p>',
-        _list(sentences),
+        bullets(sentences),
     ]
     if caveats:
-        body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{_list(caveats)}</div>')
+        body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{bullets(caveats)}</div>')
     body += [_part(part) for part in parts]
     body.append(f"<details><summary>{escape(settings.title or 'Settings')}</summary>{_rows(settings)}</details>")
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str], *, style: str = "", policy: str = "") -> str:
+    """The frame of every page: style, and a policy that forbids it the network.
+
+    Args:
+        title: what the browser's tab says.
+        body: pieces of HTML in order, from the functions below or made with `html.escape`.
+        style: CSS beside the common one.
+        policy: what the page may do beside showing pictures and styles that it holds, such as
+            `script-src 'unsafe-inline'`; directives of a Content-Security-Policy.
+    """
+    allowed = "; ".join(filter(None, ("default-src 'none'; img-src data:; style-src 'unsafe-inline'", policy)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
+def heading(title: str, subtitle: str) -> str:
+    """What the page is about."""
+    return f'<h1>{escape(title)}</h1>\n<p class="subtitle">{escape(subtitle)}</p>'
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """A list of sentences; nothing where there are none."""
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
+
+
+def text(text: Text) -> str:
+    """Words in lines that are not too long to read."""
+    paragraphs = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in text.paragraphs)
+    return f'<section class="prose">{_title(text.title)}{paragraphs}{bullets(text.points)}</section>'
+
+
+def table(table: Table) -> str:
+    """A table with its title above and its note below; it scrolls by itself where it is too wide."""
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return f"{_title(table.title)}{_rows(table)}{note}"
+
+
+def picture(picture: Picture) -> str:
+    """A picture with its title above and its caption below."""
+    source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
+    return (
+        f'{_title(picture.title)}<figure><img src="{source}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )
+
+
 def _part(part: Text | Table | Picture) -> str:
     if isinstance(part, Text):
-        paragraphs = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in part.paragraphs)
-        return f'<section class="prose">{_title(part.title)}{paragraphs}{_list(part.points)}</section>'
-    return _table(part) if isinstance(part, Table) else _picture(part)
+        return text(part)
+    return table(part) if isinstance(part, Table) else picture(part)
 
 
 def _title(title: str) -> str:
     return f"<h2>{escape(title)}</h2>\n" if title else ""
 
 
-def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
-
-
-def _table(table: Table) -> str:
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f"{_title(table.title)}{_rows(table)}{note}"
-
-
 def _rows(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _picture(picture: Picture) -> str:
-    source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
-    return (
-        f'{_title(picture.title)}<figure><img src="{source}" alt="{escape(picture.alt)}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )

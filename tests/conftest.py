@@ -1,6 +1,8 @@
 """Small synthetic cases and models that several tests use."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -75,3 +77,43 @@ def lopsided(
     image[label_map == 2] = 90
     image += np.random.default_rng(0).normal(0, noise_hu, shape).astype(np.int16)
     return image, label_map
+
+
+@pytest.fixture(scope="module")
+def open_page(tmp_path_factory):
+    """Opens a page in a real browser: `open_page(path, width)`; WebGL is rendered in software."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver on this machine: pages are not looked at in a browser")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        *("headless", "no-sandbox", "no-first-run", "disable-background-networking", "disable-dev-shm-usage"),
+        *("use-gl=angle", "use-angle=swiftshader", "enable-unsafe-swiftshader"),
+    ):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.set_script_timeout(300)  # WebGL in software, on a busy machine
+
+    def load(path, width: int):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for kind in ("browser", "performance"):
+            browser.get_log(kind)
+        browser.get(path.as_uri())
+        return browser
+
+    yield load
+    browser.quit()
+
+
+def requests_of(browser) -> list[str]:
+    """Addresses that the open page asked for."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]

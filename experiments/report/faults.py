@@ -1,4 +1,4 @@
-"""Two faults of the report's preparation, as pure functions, and slices that are prepared with or without them.
+"""Two faults of the report's preparation, as pure functions.
 
 The chain names `Resized` and `ScaleIntensityRanged`. By MONAI's defaults the first takes the mean of label *numbers*,
 and the second does not clip, so that the gamma that follows refers to the darkest and brightest voxel of the scan.
@@ -6,34 +6,15 @@ and the second does not clip, so that the gamma that follows refers to the darke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from tqdm import tqdm
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import cases as case_files
-from kits_ml.data import frames, preprocessing, resampling
+from kits_ml.data import resampling
 from kits_ml.data.frames import Frame
 from kits_ml.labels import NUM_CLASSES
-from kits_ml.training.batches import SliceArrays
 
 #: MONAI's `AdjustContrast` adds it to the range.
 EPSILON = 1e-7
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """Which of the two faults a preparation has.
-
-    Attributes:
-        mean_of_numbers: labels are resized as if they were grey values, then rounded.
-        unclipped: intensities keep what lies beyond the window until after gamma.
-    """
-
-    mean_of_numbers: bool = False
-    unclipped: bool = False
 
 
 def unclipped_grey(
@@ -86,46 +67,17 @@ def rounded(labels: np.ndarray) -> np.ndarray:
     return np.floor(labels + np.float32(0.5)).astype(np.uint8)
 
 
-def prepare_slices(
-    cases: Sequence[case_files.Case],
-    *,
-    settings: PreprocessingSettings,
-    preparations: Mapping[str, Preparation],
-) -> dict[str, SliceArrays]:
-    """Prepares cases in several ways, each file read once.
+def unclipped_slices(image: np.ndarray, frame: Frame, settings: PreprocessingSettings) -> np.ndarray:
+    """Prepared slices without clipping, as MONAI's PNG writer leaves them: below 0 is black, above 1 is white.
 
     Args:
-        cases: in the order in which their slices shall stand.
-        settings: window, gamma and size.
-        preparations: the ways, by name.
+        image: `(slices, rows, columns)` in HU.
+        frame: of the same image, stretched.
+        settings: the window and gamma.
 
     Returns:
-        The slices of all cases, by the same names.
+        `(slices, image_size, image_size)` uint8.
     """
-    found = {name: ([], []) for name in preparations}
-    names: list[str] = []
-    for case in tqdm(cases, desc="prepare", unit="case"):
-        image, label_map = case_files.load_case(case)
-        frame = frames.find_frame(image.array, settings)
-        names += [case.name] * len(image.array)
-        for name, preparation in preparations.items():
-            grey = _unclipped_slices(image.array, frame, settings) if preparation.unclipped else None
-            if grey is None:
-                grey = np.concatenate(list(preprocessing.prepare_image(image.array, frame, settings)))
-            if preparation.mean_of_numbers:
-                labels = rounded(mean_of_numbers(label_map.array, frame))
-            else:
-                labels = preprocessing.prepare_labels(label_map.array, frame)
-            found[name][0].append(grey)
-            found[name][1].append(labels)
-    return {
-        name: SliceArrays(grey=np.concatenate(grey), labels=np.concatenate(labels), cases=tuple(names))
-        for name, (grey, labels) in found.items()
-    }
-
-
-def _unclipped_slices(image: np.ndarray, frame: Frame, settings: PreprocessingSettings) -> np.ndarray:
-    """As MONAI's PNG writer leaves them: below 0 is black, above 1 is white."""
     extremes = {"lowest_hu": frame.lowest_hu, "highest_hu": frame.highest_hu}
     grey = unclipped_grey(frame.crop(image), **extremes, settings=settings)
     resized = resampling.resize_slices(grey, *frame.image_weights())

@@ -13,18 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Preparation
-from small_training import (
-    SCORES,
-    chosen,
-    course,
-    describe_sizes,
-    reported_of,
-    scores_of,
-    slices_of,
-    small_settings,
-    train,
-)
+from slice_sets import chosen, slices_of
+from small_training import SCORES, course, describe_sizes, reported_of, scores_of, small_settings, train
+from steps import Preparation
 
 from kits_ml.evaluation.aggregates import summarise_values
 from kits_ml.training.batches import SliceArrays

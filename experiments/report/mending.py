@@ -1,89 +1,24 @@
 """The same small training with one fault after the other mended, and what each metric says of it.
 
-A step keeps all that the steps before it mended. Every network is scored on the same held-out patients, whose labels
-are right; their images are prepared as the network's own were.
+Every network is scored on the same held-out patients, whose labels are right; their images are prepared as the
+network's own were.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Preparation
-from small_training import (
-    SCORES,
-    Trained,
-    chosen,
-    course,
-    describe_sizes,
-    of_cases,
-    reported_of,
-    scores_of,
-    slices_of,
-    small_settings,
-    train,
-)
+from slice_sets import chosen, of_cases, slices_of
+from small_training import SCORES, Trained, course, describe_sizes, reported_of, scores_of, small_settings, train
+from steps import PREPARATIONS, Step
 
 from kits_ml.evaluation.aggregates import summarise_values
 from kits_ml.training.batches import SliceArrays
-
-#: The ways to prepare that the steps use.
-PREPARATIONS: Mapping[str, Preparation] = {
-    "both_faults": Preparation(mean_of_numbers=True, unclipped=True),
-    "unclipped": Preparation(unclipped=True),
-    "right": Preparation(),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A training of the series.
-
-    Attributes:
-        name: what is mended in it.
-        title: the same for a figure.
-        preparation: a key of `PREPARATIONS`.
-        by_patient: whether whole patients validate; else slices do, drawn from all patients.
-        changes: settings other than the report's.
-        training: the step whose training this one takes, where only the choice of the weights differs.
-        best: whether the weights are those of the epoch with the best honest score; else the last.
-    """
-
-    name: str
-    title: str
-    preparation: str = "right"
-    by_patient: bool = True
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    training: str | None = None
-    best: bool = False
-
-
-_DICE = {"loss": "dice_crossentropy"}
-_FOREGROUND = {**_DICE, "sampling": "foreground"}
-
-#: The series, in order.
-STEPS: tuple[Step, ...] = (
-    Step(name="report", title="the report's way", preparation="both_faults", by_patient=False),
-    Step(name="labels", title="+ labels by nearest neighbour", preparation="unclipped", by_patient=False),
-    Step(name="clip", title="+ clipped before gamma", by_patient=False),
-    Step(name="patients", title="+ split by patient"),
-    Step(name="loss", title="+ Dice in the loss", changes=_DICE),
-    Step(name="sampling", title="+ a third of each batch shows foreground", changes=_FOREGROUND),
-    Step(
-        name="selection",
-        title="+ weights chosen by the honest score",
-        changes=_FOREGROUND,
-        training="sampling",
-        best=True,
-    ),
-)
-
-#: The steps that are trained.
-TRAINED_STEPS = tuple(step for step in STEPS if step.training is None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,16 +105,6 @@ def split_slices(
     num_validation = len(of_cases(slices, parts.validation))
     drawn = np.random.default_rng(seed).permutation(positions)
     return chosen(slices, drawn[num_validation:]), chosen(slices, drawn[:num_validation])
-
-
-def series(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the figure, from what each trained step found, by its name."""
-    rows = []
-    for step in STEPS:
-        found = results[step.training or step.name]
-        said = found["best" if step.best else "last"]
-        rows.append({"name": step.name, "title": step.title, **said, "sizes": found["sizes"]})
-    return rows
 
 
 def _say(trained: Trained, validation: SliceArrays, test: SliceArrays, *, batch_size: int) -> dict[str, Any]:

@@ -151,8 +151,9 @@ def _leakage_stages(plan: Plan) -> list[Stage]:
 def _mending_stages(plan: Plan) -> list[Stage]:
     """A stage a training, so that a kill costs no more than one."""
     import mending
+    from steps import TRAINED_STEPS, Step
 
-    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str, step: mending.Step) -> Stage:
+    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str, step: Step) -> Stage:
         def run(_: Results) -> Mapping[str, Any]:
             names = [path.name for path in folder.glob("case_*")]
             parts = mending.Parts.read(FOLD) if source == "thin" else mending.Parts.of_names(names)
@@ -169,7 +170,7 @@ def _mending_stages(plan: Plan) -> list[Stage]:
 
     sources = [("phantom", plan.phantom, plan.small_phantom, "phantom")]
     sources += [("thin", plan.thin, plan.small, "prepare")] if plan.thin else []
-    return [stage(*source, step) for source in sources for step in mending.TRAINED_STEPS]
+    return [stage(*source, step) for source in sources for step in TRAINED_STEPS]
 
 
 def checkpoints_of(plan: Plan, name: str, settings: Mapping[str, Any]) -> Path:

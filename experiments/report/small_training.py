@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from faults import Preparation, prepare_slices
 from readings import Reading, predictions, soften
 
-from kits_ml import files, models, runtime
-from kits_ml.config import PreprocessingSettings, TrainSettings
-from kits_ml.data import cases as case_files
+from kits_ml import models, runtime
+from kits_ml.config import TrainSettings
 from kits_ml.training.as_reported import VALIDATION_METRIC
 from kits_ml.training.batches import SliceArrays, describe
 from kits_ml.training.fit import fit
@@ -116,50 +110,3 @@ def describe_sizes(train_slices: SliceArrays, validation: SliceArrays, settings:
         **{name: getattr(settings, name) for name in ("image_size", "base_filters", "batch_size", "seed")},
         "steps": settings.epochs * settings.steps_per_epoch,
     }
-
-
-def slices_of(
-    folder: Path,
-    *,
-    cache: Path,
-    image_size: int,
-    preparations: Mapping[str, Preparation],
-    names: Sequence[str] | None = None,
-) -> dict[str, SliceArrays]:
-    """The slices of the cases of a folder in several ways, from a file where it is there.
-
-    Args:
-        folder: of cases.
-        cache: a folder for such files.
-        image_size: rows and columns.
-        preparations: the ways, by name.
-        names: of the cases; None: all.
-    """
-    cases = [one for one in case_files.find_cases(folder) if names is None or one.name in set(names)]
-    wanted = {name: dataclasses.asdict(one) for name, one in preparations.items()}
-    told = json.dumps([[case.digest() for case in cases], image_size, wanted], sort_keys=True)
-    path = cache / f"{folder.name}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.npz"
-    if not path.exists():
-        settings = PreprocessingSettings(image_size=image_size)
-        made = prepare_slices(cases, settings=settings, preparations=preparations)
-        arrays = {f"{kind}.{name}": getattr(one, kind) for name, one in made.items() for kind in ("grey", "labels")}
-        cases_of = next(iter(made.values())).cases
-        with files.open_to_write(path) as stream:
-            np.savez(stream, allow_pickle=False, cases=np.array(cases_of), **arrays)
-    with np.load(path, allow_pickle=False) as content:
-        in_order = tuple(content["cases"].tolist())
-        return {
-            name: SliceArrays(grey=content[f"grey.{name}"], labels=content[f"labels.{name}"], cases=in_order)
-            for name in preparations
-        }
-
-
-def chosen(slices: SliceArrays, positions: Sequence[int]) -> SliceArrays:
-    """Some of the slices, counted among all that are stored."""
-    return dataclasses.replace(slices, chosen=np.sort(np.asarray(positions, np.int64)))
-
-
-def of_cases(slices: SliceArrays, names: Sequence[str]) -> SliceArrays:
-    """The slices of some cases."""
-    wanted = set(names)
-    return chosen(slices, [number for number, case in enumerate(slices.cases) if case in wanted])

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import mending
 import pictures
+from steps import TRAINED_STEPS, series
 from words import NamedPicture, Part, Result, Results, interval, missing, number, percent, told, told_apart
 
 from kits_ml.page import Table, Text
-from kits_ml.training.as_reported import TRAINING_METRIC, VALIDATION_METRIC
+from kits_ml.trust import as_reported
+
+#: The report's metric, as a run logs it.
+TRAINING_METRIC, VALIDATION_METRIC = as_reported("mean_iou"), as_reported("val_mean_iou")
 
 #: What the report says of itself.
 REPORT_SAYS: Mapping[str, str] = {
@@ -146,11 +149,11 @@ def mended(results: Results) -> list[Part]:
     """(e) One fault after the other mended."""
     parts: list[Part] = []
     for source, title in TITLES.items():
-        stages = {step.name: results.get(f"mending_{source}_{step.name}") for step in mending.TRAINED_STEPS}
+        stages = {step.name: results.get(f"mending_{source}_{step.name}") for step in TRAINED_STEPS}
         if not all(stages.values()):
             continue
-        series = mending.series(stages)
-        budget = _budget(series[0]["sizes"])
+        mended_rows = series(stages)
+        budget = _budget(mended_rows[0]["sizes"])
         rows = [
             [
                 row["title"],
@@ -160,9 +163,9 @@ def mended(results: Results) -> list[Part]:
                 interval(row["test"]["dice_kidney"]),
                 interval(row["test"]["dice_tumour"]),
             ]
-            for row in series
+            for row in mended_rows
         ]
-        first, last = series[0], series[-1]
+        first, last = mended_rows[0], mended_rows[-1]
         words = (
             f"On the {title}, from the first row to the last, MeanIoU on hard predictions goes from "
             f"{number(first['as_reported']['hardened'])} to {number(last['as_reported']['hardened'])}; the kidney "
@@ -184,9 +187,9 @@ def mended(results: Results) -> list[Part]:
             NamedPicture(
                 name=f"mending_{source}",
                 title="",
-                image=pictures.mending(series),
+                image=pictures.mending(mended_rows),
                 caption=f"The series on the {title}. {budget}; {first['sizes']['num_test']} held-out patients.",
-                alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in series}),
+                alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in mended_rows}),
             ),
         ]
     if not parts:

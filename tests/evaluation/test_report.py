@@ -3,9 +3,7 @@
 The browser is Debian's `chromium` with `chromium-driver` (`make browser` installs them); without it those tests skip.
 """
 
-import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +14,7 @@ from kits_ml.evaluation.calibration import CalibrationCounter
 from kits_ml.evaluation.case_slices import slices_of_case
 from kits_ml.evaluation.measured import measure_case
 from kits_ml.evaluation.summary import summarise_evaluation
-from tests.conftest import body
+from tests.conftest import body, requests_of
 
 SPACING_MM = (3.0, 0.8, 0.8)
 WIDTHS = (1280, 390)
@@ -136,41 +134,6 @@ def test_it_stays_small(page):
 # ---- in a browser
 
 
-@pytest.fixture(scope="module")
-def open_page(tmp_path_factory):
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium and chromedriver on this machine: the report is not looked at in a browser")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
-        options.add_argument(f"--{argument}")
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument(f"--user-data-dir={profile}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-
-    def load(path, width: int):
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        for kind in ("browser", "performance"):
-            browser.get_log(kind)
-        browser.get(path.as_uri())
-        return browser
-
-    yield load
-    browser.quit()
-
-
-def _requests(browser) -> list[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_renders_without_errors_network_or_overflow(page, open_page, width):
     browser = open_page(page, width)
@@ -179,7 +142,7 @@ def test_it_renders_without_errors_network_or_overflow(page, open_page, width):
     assert all(drawn)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.get_log("browser") == []
-    assert [url for url in _requests(browser) if not url.startswith("data:")] == [page.as_uri()]
+    assert [url for url in requests_of(browser) if not url.startswith("data:")] == [page.as_uri()]
     heights = "return [...document.querySelectorAll('svg.chart')].map(one => one.getBoundingClientRect().height)"
     assert min(browser.execute_script(heights)) > 100
 
