@@ -24,6 +24,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .35rem .8rem .35rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; font-weight: 600; border-bottom: 2px solid #999; }
 th:first-child, td:first-child { text-align: left; }
+.words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
 figure { margin: 0 0 1.2rem; }
 figure img { max-width: 100%; height: auto; }
 details { margin-top: 2.4rem; font-size: .9rem; }
@@ -44,13 +45,14 @@ class Text:
 class Table:
     """A table of text: `header` and `rows` as they are shown, the first column left, the others right.
 
-    Without a title it belongs to what stands above it.
+    Without a title it belongs to what stands above it. One `of_words` has all columns left, in lines that wrap.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    of_words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,4 +167,5 @@ def _title(title: str) -> str:
 def _rows(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
+    kind = ' class="words"' if table.of_words else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -57,3 +57,9 @@ def test_what_is_folded_away_has_a_name():
     assert "<summary>Settings</summary>" in _page()
     named = _page(settings=Table(title="Machine", header=["a"], rows=[["b"]]))
     assert "<summary>Machine</summary>" in named
+
+
+def test_a_table_of_words_wraps():
+    words = Table(title="", header=["a", "b"], rows=[["left", "a long sentence"]], of_words=True)
+    assert '<table class="words">' in _page(parts=[words])
+    assert "<table class" not in _page()

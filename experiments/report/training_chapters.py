@@ -10,7 +10,7 @@ from typing import Any
 
 import pictures
 from steps import TRAINED_STEPS, series
-from words import NamedPicture, Part, Result, Results, interval, missing, number, percent, told, told_apart
+from words import NamedPicture, Part, Result, Results, difference, interval, missing, number, percent, told
 
 from kits_ml.page import Table, Text
 from kits_ml.trust import as_reported
@@ -80,7 +80,12 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
     parts: list[Part] = [
         Text(title="The report, done again", paragraphs=words),
         curve,
-        Table(title="", header=["", "the report says", "here"], rows=_beside(exact, prepared, readings)),
+        Table(
+            title="",
+            header=["", "the report says", "here"],
+            rows=_beside(exact, prepared, readings),
+            of_words=True,
+        ),
     ]
     for name, image in predicted.items():
         parts.append(
@@ -110,11 +115,9 @@ def leakage(results: Results) -> list[Part]:
             rows.append([f"{source}, {region}", *(interval(dice[key]) for key in ("shuffled", "new", "leak"))])
         kidney, tumour = (one[f"dice_{region}"]["leak"] for region in ("kidney", "tumour"))
         words.append(
-            f"On the {source}, {one['num_cases']} patients: the validation score of shuffled slices is, for the "
-            "kidney, "
-            f"{told_apart(kidney)} ({interval(kidney)}); for the tumour {told_apart(tumour)} ({interval(tumour)})."
+            f"On the {source} the shuffled split reports, for the kidney, {difference(kidney)}; for the tumour, "
+            f"{difference(tumour)}. {one['num_cases']} patients; {_budget(one['runs']['A']['sizes'])}."
         )
-    budget = _budget(next(iter(found.values()))["runs"]["A"]["sizes"])
     return [
         Text(
             title="Slices shuffled over patients",
@@ -131,15 +134,16 @@ def leakage(results: Results) -> list[Part]:
             title="",
             header=["Dice per patient", "shuffled split reports", "new patients", "difference"],
             rows=rows,
-            note=f"95 % bootstrap intervals over patients. {budget}. Neighbouring slices exist in the phantom; "
-            "the real patients here have two slices each at most, far apart, so little can leak.",
+            note="95 % bootstrap intervals over patients. Neighbouring slices exist in the phantom; the real "
+            "patients here have two slices each at most, far apart, so little can leak.",
         ),
         NamedPicture(
             name="leakage",
             title="",
             image=pictures.leakage(found),
             caption="The same slices, scored by a network that knows the patient and by one that does not. "
-            f"{budget}.",
+            + "; ".join(f"{source}: {_budget(one['runs']['A']['sizes'])}" for source, one in found.items())
+            + ".",
             alt=told("leak", {row[0]: one for row, one in zip(rows, _leaks(found), strict=True)}),
         ),
     ]
@@ -182,13 +186,13 @@ def mended(results: Results) -> list[Part]:
                 rows=rows,
                 note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
                 f"validation slices, with its own labels. Dice: {first['sizes']['num_test']} held-out patients with "
-                f"right labels, 95 % intervals over patients; one seed each, so small steps mean nothing. {budget}.",
+                f"right labels, 95 % intervals over patients; one seed each, so small steps mean nothing; {budget}.",
             ),
             NamedPicture(
                 name=f"mending_{source}",
                 title="",
                 image=pictures.mending(mended_rows),
-                caption=f"The series on the {title}. {budget}; {first['sizes']['num_test']} held-out patients.",
+                caption=f"The series on the {title}: {budget}; {first['sizes']['num_test']} held-out patients.",
                 alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in mended_rows}),
             ),
         ]
@@ -264,8 +268,8 @@ def _beside(exact: Result, prepared: Result, readings: Result) -> list[list[str]
 def _budget(sizes: Mapping[str, Any]) -> str:
     train = sizes["train"]
     return (
-        f"Small trainings: {sizes['image_size']} pixels, {sizes['base_filters']} filters, {sizes['steps']} steps of "
-        f"{sizes['batch_size']}, {train['num_slices']} slices of {train['num_cases']} patients"
+        f"small trainings of {sizes['image_size']} pixels, {sizes['base_filters']} filters, {sizes['steps']} steps "
+        f"of {sizes['batch_size']}, {train['num_slices']} slices of {train['num_cases']} patients"
     )
 
 

@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as text."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
 def interval(found: Result, digits: int = 3) -> str:
@@ -39,13 +39,19 @@ def interval(found: Result, digits: int = 3) -> str:
     return f"{number(found['mean'], digits)} ({low} to {high})"
 
 
+def difference(found: Result) -> str:
+    """`"+0.100 (0.050 to 0.150), an interval without 0"`."""
+    if found["mean"] is None:
+        return "nothing"
+    return f"{found['mean']:+.3f} ({number(found['ci_low'])} to {number(found['ci_high'])}), {told_apart(found)}"
+
+
 def told_apart(found: Result) -> str:
     """What the interval of a difference says, in words."""
     if found["ci_low"] is None:
-        return "too few patients to tell"
-    if found["ci_low"] > 0:
-        return "higher, and the interval excludes 0"
-    return "lower, and the interval excludes 0" if found["ci_high"] < 0 else "not told apart from 0"
+        return "of too few patients to tell"
+    apart = found["ci_low"] > 0 or found["ci_high"] < 0
+    return "an interval without 0" if apart else "which cannot be told from 0"
 
 
 def told(what: str, values: Mapping[str, float]) -> str:

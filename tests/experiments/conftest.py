@@ -136,12 +136,13 @@ def results() -> dict:
     return found | {f"mending_phantom_{name}": _mending(number) for number, name in steps}
 
 
-@pytest.fixture
-def stage_files(results, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def stage_files(results, tmp_path_factory) -> Path:
     """The folder of files that the stages would leave."""
+    folder = tmp_path_factory.mktemp("report") / "stages"
     for name, result in results.items():
         settings = {"batch_size": 50, "steps_per_epoch": 50}
         made = {"settings": settings, "seconds": 12.0, "machine": "a processor", "code": "abc"}
         record = {"stage": name, "identity": "0" * 16, **made, "result": result}
-        files.write_json(tmp_path / "stages" / f"{name}.json", record)
-    return tmp_path / "stages"
+        files.write_json(folder / f"{name}.json", record)
+    return folder

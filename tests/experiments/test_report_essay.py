@@ -1,13 +1,12 @@
 """The essay says what the results say, is published without a real patient, and can be read on a phone."""
 
-import json
 import re
 
 import essay
 import numpy as np
 import pytest
-from training_chapters import REPORT_SAYS
-from words import NamedPicture, interval, told_apart
+import training_chapters
+from words import NamedPicture
 
 from kits_ml.data import png
 from kits_ml.page import Text
@@ -18,59 +17,82 @@ WIDTHS = (1280, 390)
 PNG = png.encode(np.zeros((1, 1), np.uint8))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def found(stage_files):
     """The results as they are read from the files."""
     return essay.results_of(essay.read_records(stage_files))
 
 
-@pytest.fixture
-def written(stage_files, tmp_path):
+@pytest.fixture(scope="module")
+def parts(found):
+    return essay.chapters(found, predicted={"best": PNG}, are_real=True, slices=PNG)
+
+
+@pytest.fixture(scope="module")
+def written(stage_files, tmp_path_factory):
     """The page and the folder that was published."""
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "median_patient.png").write_bytes(PNG)
-    folder = tmp_path / "experiment"
-    folder.mkdir()
+    output = tmp_path_factory.mktemp("essay")
+    (output / "pictures").mkdir()
+    (output / "pictures" / "median_patient.png").write_bytes(PNG)
+    folder = output / "experiment"
+    (folder / "results").mkdir(parents=True)
+    (folder / "results" / "old.svg").write_bytes(b"")
     (folder / "README.md").write_text(f"before\n{essay.BEGIN}\nold\n{essay.END}\nafter\n")
-    options = {"phantom": tmp_path / "no-phantom", "are_real": True, "publish": folder}
-    return essay.write_essay(stage_files, tmp_path, **options), folder
+    options = {"phantom": output / "no-phantom", "are_real": True, "publish": folder}
+    return essay.write_essay(stage_files, output, **options), folder
+
+
+def _words(parts) -> list[str]:
+    return [line for part in parts if isinstance(part, Text) for line in part.paragraphs]
 
 
 def test_numbers_are_those_of_the_results(written):
     html = written[0].read_text()
     # nothing: f = 0.02 -> (0.98 / 1.02 + 1.98 / 2.02) / 2 = 0.97049
-    for text in ("0.9705", "0.4321", "0.600 (0.550 to 0.650)", "0.120 (0.070 to 0.170)", "99.26 %", "12,500", "321"):
+    for text in (
+        "0.9705",
+        "0.4321",
+        "0.600 (0.550 to 0.650)",
+        "0.120 (0.070 to 0.170)",
+        "99.26\u00a0%",
+        "12,500",
+        "321",
+    ):
         assert text in html, text
-    assert "higher, and the interval excludes 0" in html  # the kidney's leak is 0.1, from 0.05 on
-    assert "not told apart from 0" in html  # the tumour's is 0.01, from -0.04 on
-    assert all(said in html for said in REPORT_SAYS.values())
+    assert "+0.100 (0.050 to 0.150), an interval without 0" in html
+    assert "+0.010 (-0.040 to 0.060), which cannot be told from 0" in html
+    assert all(said in html for said in training_chapters.REPORT_SAYS.values())
 
 
-def test_every_picture_has_words_for_who_cannot_see_it(found):
-    parts = essay.chapters(found, predicted={"best": PNG}, are_real=True, slices=PNG)
+def test_every_picture_has_words_for_who_cannot_see_it(parts):
     shown = [part for part in parts if isinstance(part, NamedPicture)]
     assert len({picture.name for picture in shown}) == len(shown) > 8
     assert all(len(picture.alt) > 20 and len(picture.caption) > 20 for picture in shown)
 
 
 def test_other_results_give_another_essay(found):
-    def words(changed):
-        parts = essay.chapters(changed, predicted={}, are_real=True, slices=None)
-        return "\n".join(line for part in parts if isinstance(part, Text) for line in part.paragraphs)
+    def changed(**leak):
+        one = found["leakage_phantom"]
+        dice = {**one["dice_kidney"], "leak": {**one["dice_kidney"]["leak"], **leak}}
+        return "\n".join(_words(training_chapters.leakage({"leakage_phantom": {**one, "dice_kidney": dice}})))
 
-    leak = json.loads(json.dumps(found["leakage_phantom"]))
-    leak["dice_kidney"]["leak"] = {**leak["dice_kidney"]["leak"], "mean": -0.2, "ci_low": -0.3, "ci_high": -0.1}
-    assert "lower, and the interval excludes 0" in words({**found, "leakage_phantom": leak})
-    assert "lower, and the interval excludes 0" not in words(found)
+    assert "-0.200 (-0.300 to -0.100), an interval without 0" in changed(mean=-0.2, ci_low=-0.3, ci_high=-0.1)
+    assert "+0.000 (– to –), of too few patients to tell" in changed(mean=0.0, ci_low=None, ci_high=None)
 
 
-def test_a_stage_that_has_not_run_is_named(found):
-    assert all(essay.chapters({}, predicted={}, are_real=True, slices=None))
-    for name in ("readings", "labels", "grey"):
-        rest = {other: result for other, result in found.items() if other != name}
-        parts = essay.chapters(rest, predicted={}, are_real=True, slices=None)
-        told = [line for part in parts if isinstance(part, Text) for line in part.paragraphs]
+def test_a_stage_that_has_not_run_is_named():
+    told = _words(essay.chapters({}, predicted={}, are_real=True, slices=None))
+    for name in ("readings", "labels", "grey", "leakage_phantom"):
         assert f"Not measured yet: run.py --only {name}" in told
+
+
+def test_a_series_is_shown_once_it_is_whole(found):
+    rest = {name: result for name, result in found.items() if name != "mending_phantom_loss"}
+    assert len(training_chapters.mended(rest)) == 1
+    _, _, table, picture = training_chapters.mended(found)
+    assert table.rows[0][0] == "the report's way"
+    assert [row[4][:5] for row in table.rows] == ["0.000", "0.100", "0.200", "0.300", "0.400", "0.500", "0.500"]
+    assert "400 steps of 8" in picture.caption  # its budget
 
 
 def test_real_patients_stay_out_of_what_is_published(written):
@@ -80,35 +102,24 @@ def test_real_patients_stay_out_of_what_is_published(written):
     assert not list((folder / "results").glob("*.png"))
 
 
-def test_the_readme_keeps_what_stands_around_the_essay(written, stage_files, tmp_path):
+def test_the_readme_keeps_what_stands_around_the_essay(written):
     _, folder = written
     text = (folder / "README.md").read_text()
     assert text.startswith(f"before\n{essay.BEGIN}\n**MeanIoU")
     assert text.endswith(f"{essay.END}\nafter\n")
     assert "old" not in text.splitlines()
-    pictures = re.findall(r"!\[[^\]]+\]\(results/([^)]+)\)", text)
-    assert sorted(pictures) == sorted(path.name for path in (folder / "results").glob("*.svg"))
-    again = {"phantom": tmp_path / "no-phantom", "are_real": True, "publish": folder}
-    essay.write_essay(stage_files, tmp_path, **again)
-    assert (folder / "README.md").read_text() == text
 
 
-def test_a_picture_that_is_no_more_goes_away(written, stage_files, tmp_path):
+def test_the_readme_shows_the_pictures_that_are_there_and_no_other_is_left(written):
     _, folder = written
-    (folder / "results" / "old.svg").write_bytes(b"")
-    essay.write_essay(stage_files, tmp_path, phantom=tmp_path, are_real=True, publish=folder)
-    assert not (folder / "results" / "old.svg").exists()
+    named = re.findall(r"!\[[^\]]+\]\(results/([^)]+)\)", (folder / "README.md").read_text())
+    assert sorted(named) == sorted(path.name for path in (folder / "results").glob("*.svg"))
+    assert "old.svg" not in named
 
 
 def test_results_are_published_without_a_machine_s_paths(written, results):
     _, folder = written
     assert {name: record["result"] for name, record in essay.published(folder).items()} == results
-
-
-def test_words_for_numbers():
-    found = {"mean": 0.5, "ci_low": None, "ci_high": None}
-    assert interval(found) == "0.500 (– to –)"
-    assert told_apart(found) == "too few patients to tell"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
