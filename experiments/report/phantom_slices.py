@@ -50,7 +50,7 @@ def draw(folder: Path) -> bytes:
     look = {"vmin": 0, "vmax": TUMOUR, "interpolation": "nearest"}
     _show(axes[1, 0], right[zoom], "nearest", cmap=_COLOURS, **look)
     _show(axes[1, 1], means[index][zoom], "mean of numbers", cmap="viridis", **look)
-    _show(axes[1, 2], rounded(means)[zoom], "that, rounded", cmap=_COLOURS, **look)
+    _show(axes[1, 2], rounded(means)[index][zoom], "that, rounded", cmap=_COLOURS, **look)
     payload = io.BytesIO()
     figure.savefig(payload, format="png", dpi=150)
     return payload.getvalue()

@@ -20,6 +20,9 @@ from kits_ml.labels import KIDNEY, TUMOUR
 #: What is summed up over cases.
 GREY_NAMES = ("unclipped", "clipped", "black", "black_with_metal", "levels_clipped", "levels_unclipped")
 
+#: What a mean of whole numbers in float32 may be off; far less than one voxel's share of a pixel.
+ROUNDING = np.float32(1e-4)
+
 #: A voxel of metal: the end of the 12-bit scale.
 METAL_HU = 3071.0
 
@@ -41,7 +44,7 @@ def measure_labels(folder: Path, *, settings: PreprocessingSettings) -> dict[str
     Returns:
         Means over the patients whose slices show a tumour, with intervals; and counts.
     """
-    per_case = [_labels_of_case(label_map, frame) for _, label_map, frame in _cases(folder, settings)]
+    per_case = [labels_of_case(label_map, frame) for _, label_map, frame in _cases(folder, settings)]
     shown = [one for one in per_case if one["tumour_pixels"]]
     with_kidney = [one for one in per_case if one["foreground_pixels"]]
     names = [name for name in shown[0] if name.startswith(("rounded_", "cut_", "nearest_"))]
@@ -50,27 +53,27 @@ def measure_labels(folder: Path, *, settings: PreprocessingSettings) -> dict[str
         "num_with_tumour": len(shown),
         "image_size": settings.image_size,
         "fractional": summarise_values([one["fractional"] for one in with_kidney]),
-        "totals": {
-            name: int(sum(one[name] for one in per_case)) for name in ("tumour_pixels", "false_kidney_pixels")
-        },
+        "tumour_pixels": int(sum(one["tumour_pixels"] for one in per_case)),
+        "false_kidney_pixels": int(sum(one["false_kidney_pixels"] for one in per_case)),
         **{name: summarise_values([one[name] for one in shown]) for name in names},
         "by_case": [[one["tumour_pixels"], one["rounded_tumour_dice"], one["cut_tumour_dice"]] for one in shown],
     }
 
 
-def _labels_of_case(label_map: np.ndarray, frame: frames.Frame) -> dict[str, float]:
+def labels_of_case(label_map: np.ndarray, frame: frames.Frame) -> dict[str, float]:
+    """What `measure_labels` sums up, of one case; NaN where it has no tumour to compare with."""
     means, parts = mean_of_numbers(label_map, frame), covered_fractions(label_map, frame)
-    mostly, touching = parts.argmax(axis=0), parts[0] < 1
+    mostly, touching = parts.argmax(axis=0), parts[0] < 1 - ROUNDING
     num_tumour = int((mostly == TUMOUR).sum())
     ways = {
         "rounded": rounded(means),
-        "cut": means.astype(np.uint8),
+        "cut": (means + ROUNDING).astype(np.uint8),
         "nearest": preprocessing.prepare_labels(label_map, frame),
     }
     found: dict[str, float] = {
         "tumour_pixels": num_tumour,
         "foreground_pixels": int(touching.sum()),
-        "fractional": float(np.mean(means[touching] % 1 != 0)) if touching.any() else np.nan,
+        "fractional": float(np.mean(_fractional(means[touching]))) if touching.any() else np.nan,
     }
     for name, labels in ways.items():
         false_kidney = int(((labels == KIDNEY) & (parts[KIDNEY] == 0)).sum())
@@ -82,6 +85,10 @@ def _labels_of_case(label_map: np.ndarray, frame: frames.Frame) -> dict[str, flo
         if name == "rounded":
             found["false_kidney_pixels"] = false_kidney
     return found
+
+
+def _fractional(means: np.ndarray) -> np.ndarray:
+    return np.abs(means - np.rint(means)) > ROUNDING
 
 
 def measure_grey(folders: Sequence[tuple[str, Path]], *, settings: PreprocessingSettings) -> dict[str, Any]:
