@@ -127,7 +127,7 @@ def overlay(
         for region, members in labels.REGIONS.items():
             mask = labels.region_mask(label_map, region)
             if mask.any():
-                _contour(axes, mask, colour=_colour(members[0]), style=_STYLES[whose])
+                contour(axes, mask, colour=label_colour(members[0]), style=_STYLES[whose])
     axes.set_title(title, fontsize=9)
     axes.set_axis_off()
 
@@ -216,9 +216,14 @@ def save_figure(path: str | Path, figure: Figure, *, dpi: int = 120) -> None:
         figure: what to draw.
         dpi: pixels an inch.
     """
+    files.write_bytes(Path(path), to_png(figure, dpi=dpi))
+
+
+def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
+    """A figure as PNG."""
     payload = io.BytesIO()
     figure.savefig(payload, format="png", dpi=dpi)
-    files.write_bytes(Path(path), payload.getvalue())
+    return payload.getvalue()
 
 
 def to_svg(figure: Figure) -> bytes:
@@ -229,7 +234,7 @@ def to_svg(figure: Figure) -> bytes:
     return payload.getvalue()
 
 
-def _contour(axes: Axes, mask: np.ndarray, *, colour: str, style: object) -> None:
+def contour(axes: Axes, mask: np.ndarray, *, colour: object, style: object, width: float = 1.3) -> None:
     """Outlines a mask; a frame of background closes outlines at the edge of the picture."""
     rows, columns = mask.shape
     framed = np.pad(mask, 1).astype(np.uint8)
@@ -240,7 +245,7 @@ def _contour(axes: Axes, mask: np.ndarray, *, colour: str, style: object) -> Non
         levels=[0.5],
         colors=[colour],
         linestyles=[style],
-        linewidths=1.3,
+        linewidths=width,
     )
 
 
@@ -261,7 +266,7 @@ def labelled_view(
 
 def _legend(figure: Figure, *, truth: bool, prediction: bool) -> None:
     lines = {
-        f"{region}, {whose}": Line2D([], [], color=_colour(members[0]), linestyle=_STYLES[whose])
+        f"{region}, {whose}": Line2D([], [], color=label_colour(members[0]), linestyle=_STYLES[whose])
         for region, members in labels.REGIONS.items()
         for whose, there in (("truth", truth), ("prediction", prediction))
         if there
@@ -280,6 +285,7 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="0.4")
 
 
-def _colour(label: int) -> tuple[float, float, float]:
+def label_colour(label: int) -> tuple[float, float, float]:
+    """A label's colour as matplotlib wants it, each part in [0, 1]."""
     red, green, blue = labels.LABEL_COLOURS[label]
     return red / 255, green / 255, blue / 255

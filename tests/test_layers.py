@@ -23,6 +23,7 @@ LEVELS = {
     "figures": 1,
     "data_figures": 1,
     "comparison_figures": 1,
+    "scan_figures": 1,
     "training": 2,
     "inference": 2,
     "evaluation": 3,

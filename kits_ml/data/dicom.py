@@ -76,7 +76,13 @@ def read_series(folder: str | Path) -> Volume:
         ordered, geometry, stack_note = stack_slices(slices, folder)
         stack = _read_voxels(ordered)
     array = geometry.to_house(stack.transpose(2, 1, 0))  # (slices, rows, columns) -> file order -> house order
-    return Volume(array=array, geometry=geometry, path=folder, note="; ".join(filter(None, (note, stack_note))))
+    return Volume(
+        array=array,
+        geometry=geometry,
+        path=folder,
+        note="; ".join(filter(None, (note, stack_note))),
+        slice_paths=tuple(one.path for one in ordered),
+    )
 
 
 def series_files(folder: Path) -> list[Path]:
@@ -122,7 +128,7 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
     if not claims and not is_dicom(path):
         return None
     try:
-        header = _read_file(path, stop_before_pixels=True, specific_tags=_TAGS)
+        header = read_file(path, stop_before_pixels=True, specific_tags=_TAGS)
         known = "SOPClassUID" in header or "Modality" in header
         if header.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
             return None
@@ -133,7 +139,7 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
     return header
 
 
-def _read_file(path: Path, **options) -> pydicom.Dataset:
+def read_file(path: Path, **options) -> pydicom.Dataset:
     """Reads also files that lack the preamble, as older archives write them."""
     try:
         dataset = pydicom.dcmread(path, **options)
@@ -218,7 +224,7 @@ def _read_voxels(ordered: list[Slice]) -> np.ndarray:
 def _read_slice(one: Slice, dtype: type[np.generic]) -> np.ndarray:
     """HU of one slice, `(rows, columns)`: DICOM PS3.3 C.11.1.1.2."""
     try:
-        dataset = _read_file(one.path)
+        dataset = read_file(one.path)
         stored = pixels.pixel_array(dataset)
     except UNREADABLE as error:
         raise InputError(f"{one.path}: truncated or damaged pixels ({first_line(error)})") from error

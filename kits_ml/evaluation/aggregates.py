@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from kits_ml import files, labels
+from kits_ml.data import contrast
 from kits_ml.errors import InputError
-from kits_ml.evaluation import contrast
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.scores import LESION_SIZE_CLASSES, composite_dice
 

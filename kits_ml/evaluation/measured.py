@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kits_ml.data.contrast import mean_kidney_hu
 from kits_ml.evaluation.calibration import Calibration
-from kits_ml.evaluation.contrast import mean_kidney_hu
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.scores import confusion_of_volumes, score_case, score_missing
 

@@ -49,7 +49,7 @@ def select_cases(
     if any(limit in rule for limit in LIMITS):
         out_by_name = reasons_by_name(cases, settings)
         wanted = {name: case for name, case in cases.items() if name not in out_by_name}
-        measured, failures = _measure(wanted, digests, cache=cache, num_workers=num_workers)
+        measured, failures = measure_cases(wanted, digests, cache=cache, num_workers=num_workers)
         facts |= {name: Facts.of(one) for name, one in measured.items()}
     readable = [one for name, one in facts.items() if name not in failures]
     selection = select(readable, settings, unreadable=failures)
@@ -61,10 +61,18 @@ def select_cases(
     return selection, failures
 
 
-def _measure(
+def measure_cases(
     cases: Mapping[str, case_files.Case], digests: Mapping[str, str], *, cache: Path, num_workers: int
 ) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-    """Fingerprints from the cache, and measured for the rest."""
+    """Fingerprints from the cache, and measured for the rest.
+
+    Args:
+        cases: by name.
+        digests, cache, num_workers: as for `select_cases`.
+
+    Returns:
+        The fingerprints, and the messages of cases that could not be read, by name.
+    """
     known = _read_cache(cache)
     missing = {name: {"case": case} for name, case in cases.items() if digests[name] not in known}
     found, failures = run_cases(fingerprint_case, missing, num_workers=num_workers, description="measure")

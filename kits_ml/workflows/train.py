@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
 from kits_ml.config import ArchitectureSettings, TrainSettings
-from kits_ml.data import images
+from kits_ml.data import images, training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import selftest, subjects, tables
 from kits_ml.inference.predictor import Predictor
@@ -32,9 +32,10 @@ from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
-from kits_ml.workflows.prepare import Prepared, prepare
+from kits_ml.workflows.prepare import FINGERPRINTS_JSON, Prepared, prepare
 from kits_ml.workflows.report import Evaluated, digest_of, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
+from kits_ml.workflows.select import measure_cases
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +129,13 @@ def _train(
         stopped.check_data(prepared)
     to_score = {part: start.unseen_by_parent(prepared, part, parent) for part in ("validation", "test")}
     _log_data(prepared)
+    training = _training_range(prepared, settings)
     file = resume.checkpoint_file(settings, prepared, run_id=run_id, parent=parent)
     try:
         fitted = _fit(model, prepared, settings, file=file, stopped=stopped)
     except BadLossError as error:
-        raise _with_best_weights(error, prepared, settings, file=file, parent=parent) from error
-    predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent)
+        raise _with_best_weights(error, prepared, settings, file=file, parent=parent, training=training) from error
+    predictor = _predictor(fitted, prepared, settings, run_id=run_id, parent=parent, training=training)
     evaluated = {
         part: _evaluate(predictor, prepared, settings, part=part, names=names)
         for part, names in to_score.items()
@@ -157,7 +159,13 @@ def _train(
 
 
 def _with_best_weights(
-    error: BadLossError, prepared: Prepared, settings: TrainSettings, *, file: CheckpointFile, parent: Parent | None
+    error: BadLossError,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    file: CheckpointFile,
+    parent: Parent | None,
+    training: Mapping[str, Any],
 ) -> InputError:
     """Logs the best weights until the loss became no number, and says where they are."""
     run_id = mlflow.active_run().info.run_id
@@ -165,7 +173,8 @@ def _with_best_weights(
     if error.fitted is None:
         return InputError(f"{error}. No epoch was finished, so no weights are kept")
     with tempfile.TemporaryDirectory() as folder:
-        _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent).save(Path(folder))
+        predictor = _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent, training=training)
+        predictor.save(Path(folder))
         mlflow.log_artifacts(folder, BEST_WEIGHTS)
     return InputError(
         f"{error}. The best weights until then, of epoch {error.fitted.best_epoch + 1} with val_foreground_iou "
@@ -253,14 +262,16 @@ def _fit_slices(
 
 
 def _predictor(
-    fitted: Fitted, prepared: Prepared, settings: TrainSettings, *, run_id: str, parent: Parent | None
+    fitted: Fitted,
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    run_id: str,
+    parent: Parent | None,
+    training: Mapping[str, Any],
 ) -> Predictor:
-    return Predictor(
-        fitted.model,
-        prepared.store.settings,
-        description=_describe(prepared, fitted, settings, run_id=run_id, parent=parent),
-        batch_size=settings.batch_size,
-    )
+    described = {**_describe(prepared, fitted, settings, run_id=run_id, parent=parent), "training": training}
+    return Predictor(fitted.model, prepared.store.settings, description=described, batch_size=settings.batch_size)
 
 
 def _evaluate(
@@ -290,6 +301,14 @@ def _evaluate(
     return evaluated
 
 
+def _training_range(prepared: Prepared, settings: TrainSettings) -> dict[str, Any]:
+    """Spacing, field of view and HU of the training cases: what a prediction's quality report compares with."""
+    cases = {name: prepared.cases[name] for name in prepared.split.train}
+    cache = Path(settings.prepared) / FINGERPRINTS_JSON
+    measured, _ = measure_cases(cases, prepared.store.case_digests, cache=cache, num_workers=settings.num_workers)
+    return training_range.describe_training(list(measured.values()))
+
+
 def _describe(
     prepared: Prepared, fitted: Fitted, settings: TrainSettings, *, run_id: str, parent: Parent | None
 ) -> dict:
@@ -306,6 +325,12 @@ def _describe(
         "data_digest": prepared.store.digest,
         "seen_cases": parent.seen("seen_cases", seen_cases) if parent else seen_cases,
         "seen_slices": parent.seen("seen_slices", seen_slices) if parent else seen_slices,
+        # of those seen: fit for choosing settings, since no weight was ever fitted to them
+        "validation_cases": [
+            name
+            for name in prepared.split.validation
+            if parent is None or not parent.has_seen(seen_cases[name], slice_digests[name])
+        ],
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }

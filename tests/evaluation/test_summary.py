@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from kits_ml.evaluation import aggregates, contrast, summary
+from kits_ml.data import contrast
+from kits_ml.evaluation import aggregates, summary
 from kits_ml.evaluation.measured import measure_case
 
 SPACING_MM = (2.0, 1.0, 1.0)

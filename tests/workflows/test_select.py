@@ -94,3 +94,13 @@ def test_prepare_takes_the_selected_cases(cases, tmp_path):
     cases["case_00001"].image_path.write_bytes(b"no image")
     with pytest.raises(CasesFailedError, match="case_00001"):
         prepare(settings)
+
+
+def test_cases_are_measured_without_a_rule(cases, tmp_path, measured):
+    digests = {name: case.digest() for name, case in cases.items()}
+    wanted = {name: cases[name] for name in ("case_00001", "case_00003")}
+    for _ in range(2):
+        found, failures = select.measure_cases(wanted, digests, cache=tmp_path / "known.json", num_workers=1)
+        assert {name: one.slices for name, one in found.items()} == {"case_00001": 7, "case_00003": 9}
+        assert failures == {}
+    assert measured == list(wanted)  # once
