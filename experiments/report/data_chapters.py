@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pictures
-from words import NamedPicture, Part, Results, interval, missing, number, percent, told
+from words import NamedPicture, Part, Results, interval, missing, num_shown, number, percent, told
 
 from kits_ml.page import Table, Text
 
@@ -73,15 +73,15 @@ def metric(results: Results) -> list[Part]:
             header=["prediction", "MeanIoU", "closed form", "honest mean IoU", "kidney Dice", "tumour Dice"],
             rows=rows,
             note=f"The same {found['num_cases']} test patients in every row, on prepared slices. Honest mean IoU: "
-            "argmax, three labels, pixels of all patients pooled. Dice: mean over patients with a 95 % bootstrap "
-            "interval; a region that neither label nor prediction shows counts 1, as KiTS does, so nothing earns "
-            "what is above 0 there.",
+            "argmax, three labels, pixels of all patients pooled. Dice: mean with 95 % bootstrap interval over the "
+            f"patients whose slices show the region, {num_shown(trained['dice_kidney'])} for the kidney (tumour "
+            f"included) and {num_shown(trained['dice_tumour'])} for the tumour.",
         ),
         NamedPicture(
             name="ways",
             title="",
             image=pictures.ways(found),
-            caption="Six predictions, three scores. Only the honest ones put the perfect prediction on top both "
+            caption="Six predictions, four scores. Only the honest ones put the perfect prediction on top both "
             "times.",
             alt=told("reading of MeanIoU", {name: one["as_reported"] for name, one in ways.items()}),
         ),
@@ -191,9 +191,10 @@ def grey(results: Results) -> list[Part]:
         )
     words.append(
         "The report leaves out cases with a voxel above 1679 HU. Perhaps this is why: the rule cures the worst of "
-        "it and keeps the cause. The real slices used here come from pictures that were clipped already, so they "
-        "cannot show this fault."
+        "it and keeps the cause."
     )
+    if real:
+        words.append("The single real slices here come from pictures that were clipped before: they cannot show it.")
     return [
         Text(title="Gamma before clipping", paragraphs=words),
         NamedPicture(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import readings
 from plan import Plan, exact_settings
 
@@ -129,7 +130,7 @@ def _shown(by_case: Mapping[str, Mapping[str, float]], prepared: Prepared) -> di
     """The median and the best case, by the mean of both Dice, of those with tumour if any have one."""
     volumes_ml = prepared.store.tumour_volumes_ml()
     names = [name for name in by_case if volumes_ml[name]] or list(by_case)
-    ordered = sorted(names, key=lambda name: sum(by_case[name].values()))
+    ordered = sorted(names, key=lambda name: np.nansum(list(by_case[name].values())))
     return {"median_patient_with_tumour": ordered[len(ordered) // 2], "best_patient_with_tumour": ordered[-1]}
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from readings import DICE
 from slice_sets import chosen, slices_of
-from small_training import SCORES, course, describe_sizes, reported_of, scores_of, small_settings, train
+from small_training import course, describe_sizes, read, small_settings, train
 from steps import Preparation
 
 from kits_ml.evaluation.aggregates import summarise_values
@@ -65,8 +66,9 @@ def measure_leak(
         seed: of groups and halves.
 
     Returns:
-        Of each score: `shuffled`, the mean over patients that the network knows by other slices, `new`, over the
-        same patients when it does not know them, and `leak`, the mean of the differences; each with its interval.
+        Of each Dice: `shuffled`, the mean over patients that the network knows by other slices, `new`, over the
+        same patients when it does not know them, and `leak`, the mean of the differences; each with its interval, and
+        of the patients whose slices show the region.
     """
     slices = slices_of(folder, cache=cache, image_size=size["image_size"], preparations={"right": Preparation()})[
         "right"
@@ -80,16 +82,15 @@ def measure_leak(
         train_slices = chosen(slices, drawn["train"][group])
         trained = train(train_slices, known, settings)
         trained.model.set_weights(trained.last)
-        options = {"batch_size": settings.batch_size}
+        said = {
+            name: read(trained.model, some, batch_size=settings.batch_size)
+            for name, some in (("shuffled", known), ("new", new))
+        }
         runs[group] = {
             "course": course(trained),
             "minutes": trained.minutes,
-            "shuffled": scores_of(trained.model, known, **options),
-            "new": scores_of(trained.model, new, **options),
-            "as_reported": {
-                "shuffled": reported_of(trained.model, known, **options),
-                "new": reported_of(trained.model, new, **options),
-            },
+            **{name: dice for name, (dice, _) in said.items()},
+            "as_reported": {name: reported for name, (_, reported) in said.items()},
             "sizes": describe_sizes(train_slices, known, settings),
         }
     return {"runs": runs, **summarise_leak(runs)}
@@ -101,7 +102,7 @@ def summarise_leak(runs: Mapping[str, Any]) -> dict[str, Any]:
     new = {case: one for run in runs.values() for case, one in run["new"].items()}
     cases = sorted(set(known) & set(new))
     found: dict[str, Any] = {"num_cases": len(cases)}
-    for name in SCORES:
+    for name in DICE:
         pairs = [(known[case][name], new[case][name]) for case in cases]
         found[name] = {
             "shuffled": summarise_values([one for one, _ in pairs]),

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from readings import DICE
 from slice_sets import chosen, of_cases, slices_of
-from small_training import SCORES, Trained, course, describe_sizes, reported_of, scores_of, small_settings, train
+from small_training import Trained, course, describe_sizes, read, small_settings, train
 from steps import PREPARATIONS, Step
 
 from kits_ml.evaluation.aggregates import summarise_values
@@ -108,9 +109,10 @@ def split_slices(
 
 
 def _say(trained: Trained, validation: SliceArrays, test: SliceArrays, *, batch_size: int) -> dict[str, Any]:
-    per_case = scores_of(trained.model, test, batch_size=batch_size)
+    per_case, _ = read(trained.model, test, batch_size=batch_size)
+    _, reported = read(trained.model, validation, batch_size=batch_size)
     return {
-        "as_reported": reported_of(trained.model, validation, batch_size=batch_size),
-        "test": {name: summarise_values([one[name] for one in per_case.values()]) for name in SCORES},
+        "as_reported": reported,
+        "test": {name: summarise_values([one[name] for one in per_case.values()]) for name in DICE},
         "test_by_case": per_case,
     }

@@ -85,12 +85,13 @@ def learning_curve(exact: Result, reported: float) -> bytes:
 
 
 def ways(readings: Result) -> bytes:
-    """The six predictions: what MeanIoU reads, the honest mean IoU, and foreground IoU per patient."""
+    """The six predictions: what MeanIoU reads, the honest mean IoU, and Dice of the patients who show the region."""
     rows = readings["ways"]
     scores = {
         "MeanIoU as reported": ([one["as_reported"] for one in rows.values()], ORANGE, "o"),
         "honest mean IoU": ([one["mean_iou_pooled"] for one in rows.values()], BLUE, "s"),
-        "foreground IoU per patient": ([one["foreground_iou"]["mean"] for one in rows.values()], GREEN, "D"),
+        "kidney Dice": ([one["dice_kidney"]["mean"] for one in rows.values()], GREEN, "D"),
+        "tumour Dice": ([one["dice_tumour"]["mean"] for one in rows.values()], "black", "^"),
     }
     with rc_context(STYLE):
         figure, axes = _axes(4.6, 3.6)

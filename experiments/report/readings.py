@@ -7,6 +7,7 @@ used it, its closed form, and the honest scores beside it.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,20 @@ from kits_ml.evaluation.misreading import (
     misread_iou_of_pixel_error,
     misread_iou_of_softmax,
     pixel_error_of_misread_iou,
+    saturated_part_behind_misread_iou,
 )
 from kits_ml.labels import NUM_CLASSES, REGIONS
 from kits_ml.training.as_reported import ReportMeanIoU
 from kits_ml.training.batches import SliceArrays
-from kits_ml.training.metrics import case_scores
 
 #: What the student report says its mean IoU was.
 REPORTED = 0.989
 
 #: The softmax of a prediction that is sure, but not wholly; a key of `SOFTMAX`.
 SURE = "0.987"
+
+#: The honest scores of a patient.
+DICE = tuple(f"dice_{region}" for region in REGIONS)
 
 #: What is asked about, in order: whose prediction, and how sure it is of it.
 WAYS = ("nothing", f"nothing, p = {SURE}", "trained", "trained, hardened", "perfect", f"perfect, p = {SURE}")
@@ -60,14 +64,13 @@ class Reading:
         self.num_wrong += int((saturated & (predicted != labels)).sum())
 
     def dice_by_case(self) -> dict[str, dict[str, float]]:
-        """Dice of each region, by case."""
-        found = {case: case_scores(matrix) for case, matrix in self.matrices.items()}
-        return {case: {region: one[f"dice_{region}"] for region in REGIONS} for case, one in found.items()}
+        """Dice of each region, by case; NaN where the case's slices do not show it."""
+        return {case: dice_where_shown(matrix) for case, matrix in self.matrices.items()}
 
     def result(self) -> dict[str, Any]:
         """All that was read; see `read_ways`."""
         pooled = sum(self.matrices.values())
-        per_case = [case_scores(matrix) for matrix in self.matrices.values()]
+        per_case = self.dice_by_case().values()
         error = float(1 - np.trace(pooled) / pooled.sum())
         right, wrong = self.num_right / self.num_pixels, self.num_wrong / self.num_pixels
         return {
@@ -77,11 +80,18 @@ class Reading:
             "pixel_error": error,
             "by_theory_if_saturated": misread_iou_of_pixel_error(error),
             "mean_iou_pooled": float(scores.class_ious(pooled).mean()),
-            **{
-                name: summarise_values([case[name] for case in per_case])
-                for name in ("foreground_iou", *(f"dice_{region}" for region in REGIONS))
-            },
+            **{name: summarise_values([case[name] for case in per_case]) for name in DICE},
         }
+
+
+def dice_where_shown(matrix: np.ndarray) -> dict[str, float]:
+    """Dice by name in `DICE`; NaN for a region that the reference does not show, which nothing would get right.
+
+    Args:
+        matrix: `(classes, classes)` counts; row = true label, column = predicted label.
+    """
+    counts = {f"dice_{region}": scores.region_counts(matrix, region) for region in REGIONS}
+    return {name: scores.dice_from_counts(*found) if found[0] else math.nan for name, found in counts.items()}
 
 
 def predictions(model: Any, slices: SliceArrays, *, batch_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -104,8 +114,8 @@ def read_ways(predicted: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> dict[s
         `by_theory`, its closed form; `saturated_fraction`, pixels of which one class has a probability of exactly 1;
         `pixel_error`, the part of pixels whose most probable class is wrong, and `by_theory_if_saturated`, what the
         metric would read of it with all pixels saturated;
-        `mean_iou_pooled` over the three labels; `foreground_iou` and Dice, means over the patients with intervals.
-        And the trained model's Dice by region of each patient, `trained_by_case`.
+        `mean_iou_pooled` over the three labels; Dice, means with intervals over the patients who show the region. And
+        the trained model's Dice of each patient, `trained_by_case`.
     """
     ways = {name: Reading() for name in WAYS}
     num_foreground = num_pixels = 0
@@ -122,6 +132,7 @@ def read_ways(predicted: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> dict[s
             "unsaturated": MISREAD_IOU_OF_UNSATURATED,
             "reported": REPORTED,
             "pixel_error_of_reported": pixel_error_of_misread_iou(REPORTED),
+            "saturated_of_reported": saturated_part_behind_misread_iou(REPORTED),
         },
         "ways": {name: reading.result() for name, reading in ways.items()},
         "trained_by_case": ways["trained"].dice_by_case(),

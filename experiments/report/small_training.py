@@ -15,10 +15,6 @@ from kits_ml.config import TrainSettings
 from kits_ml.training.as_reported import VALIDATION_METRIC
 from kits_ml.training.batches import SliceArrays, describe
 from kits_ml.training.fit import fit
-from kits_ml.training.metrics import scores_by_case
-
-#: What is kept of each patient's scores.
-SCORES = ("dice_kidney", "dice_tumour", "foreground_iou")
 
 
 class LastWeights(keras.callbacks.Callback):
@@ -63,20 +59,19 @@ def train(slices: SliceArrays, validation: SliceArrays, settings: TrainSettings)
     )
 
 
-def scores_of(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> dict[str, dict[str, float]]:
-    """Dice and foreground IoU of each patient's slices, by case."""
-    found = scores_by_case(model, slices, batch_size=batch_size)
-    return {case: {name: one[name] for name in SCORES} for case, one in found.items()}
+def read(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is said of a model on some patients' slices.
 
-
-def reported_of(model: keras.Model, slices: SliceArrays, *, batch_size: int) -> dict[str, float]:
-    """What the report's metric reads of a model: with its softmax as it is, and made hard; and the pixel error."""
+    Returns:
+        Dice of each patient by case, NaN where the region is not shown; and what the report's metric reads: of the
+        `softmax` as it is, and `hardened`, with the `pixel_error` and the part of saturated pixels beside it.
+    """
     soft, hard = Reading(), Reading()
     for case, labels, probabilities in predictions(model, slices, batch_size=batch_size):
         soft.add(case, labels, probabilities)
         hard.add(case, labels, soften(probabilities.argmax(axis=-1), "saturated"))
     found = soft.result()
-    return {
+    return soft.dice_by_case(), {
         "softmax": found["as_reported"],
         "hardened": hard.result()["as_reported"],
         "pixel_error": found["pixel_error"],

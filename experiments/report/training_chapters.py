@@ -10,8 +10,9 @@ from typing import Any
 
 import pictures
 from steps import TRAINED_STEPS, series
-from words import NamedPicture, Part, Result, Results, difference, interval, missing, number, percent, told
+from words import NamedPicture, Part, Result, Results, difference, interval, missing, num_shown, number, percent, told
 
+from kits_ml.config import TrainSettings
 from kits_ml.page import Table, Text
 from kits_ml.trust import as_reported
 
@@ -66,8 +67,10 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
         f"The training ran as the report says it, on what the data has: {exact['images_seen']:,} images drawn from "
         f"{prepared['parts']['train']['num_slices']:,} slices, {exact['training_minutes']:.0f} minutes in "
         f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
-        "experiments/presets/report.yaml takes the package's defaults: 16 filters, learning rate 0.001, a split by "
-        "patient. Where its words cannot be followed without damage, the preset follows sense (labels by nearest, "
+        f"experiments/presets/report.yaml takes the package's defaults: {TrainSettings.base_filters} filters, "
+        "learning "
+        f"rate {history['learning_rate'][-1]:g}, a split by patient. Where its words cannot be followed without "
+        "damage, the preset follows sense (labels by nearest, "
         "intensities clipped); what the literal words cost stands in the chapters below.",
         "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
         "Ours follow.",
@@ -134,8 +137,10 @@ def leakage(results: Results) -> list[Part]:
             title="",
             header=["Dice per patient", "shuffled split reports", "new patients", "difference"],
             rows=rows,
-            note="95 % bootstrap intervals over patients. Neighbouring slices exist in the phantom; the real "
-            "patients here have two slices each at most, far apart, so little can leak.",
+            note="95 % bootstrap intervals over the patients whose slices show the region. Neighbouring slices exist "
+            "in "
+            "the phantom. The real patients here have two slices at most, far apart, so little can leak. One network "
+            "a group: what the seed does is not in the intervals.",
         ),
         NamedPicture(
             name="leakage",
@@ -185,8 +190,10 @@ def mended(results: Results) -> list[Part]:
                 header=["training", "MeanIoU", "MeanIoU, hard", "wrong pixels", "kidney Dice", "tumour Dice"],
                 rows=rows,
                 note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
-                f"validation slices, with its own labels. Dice: {first['sizes']['num_test']} held-out patients with "
-                f"right labels, 95 % intervals over patients; one seed each, so small steps mean nothing; {budget}.",
+                f"validation slices, with its own labels. Dice: of the {first['sizes']['num_test']} held-out "
+                f"patients, those who show the region ({num_shown(first['test']['dice_kidney'])} kidney, "
+                f"{num_shown(first['test']['dice_tumour'])} tumour), right labels, 95 % intervals; one seed each, so "
+                f"small steps mean nothing; {budget}.",
             ),
             NamedPicture(
                 name=f"mending_{source}",
@@ -229,11 +236,17 @@ def cannot_be_known(results: Results) -> list[str]:
     """What stands beside the verdict."""
     found = [
         "The report's code is not there. That it used MeanIoU with one-hot labels is the likeliest reading of its "
-        "words "
-        "and the only one found that explains 0.989 beside such pictures.",
-        "Whether 0.989 was a model of nothing or a mediocre one cannot be known: both lie on the same curve. With "
-        "softmax as it is, more than 98 % of the pixels must have had a probability of exactly 1.",
+        "words, and the only one found that explains 0.989 beside such pictures.",
+        "Whether 0.989 was a model of nothing or a mediocre one cannot be known: both lie on the same curve.",
     ]
+    if readings := results.get("readings"):
+        theory = readings["theory"]
+        found.append(
+            f"To read {theory['reported']} from softmax as it is, at least "
+            f"{percent(theory['saturated_of_reported'])} "
+            "of the pixels must have had a probability of exactly 1. A network that says background everywhere gets "
+            "there, and so does one whose output was made hard before."
+        )
     if "leakage_thin" in results:
         found.append(
             "The real data here are single slices of many patients, not the report's 48 whole scans: numbers of "
@@ -255,7 +268,7 @@ def _beside(exact: Result, prepared: Result, readings: Result) -> list[list[str]
         "steps": f"{steps} epochs of {exact['settings']['steps_per_epoch']}",
         "optimiser": f"Adam, learning rate {history['learning_rate'][-1]:g}",
         "loss": "categorical cross-entropy",
-        "network": f"U-Net, {exact['settings'].get('base_filters', 16)} filters",
+        "network": f"U-Net, {exact['settings'].get('base_filters', TrainSettings.base_filters)} filters",
         "split": "by patient",
         "mean IoU": f"MeanIoU of the last epoch: training {number(history[TRAINING_METRIC][-1])}, validation "
         f"{number(history[VALIDATION_METRIC][-1])}; test, made hard: "

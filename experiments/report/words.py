@@ -39,6 +39,11 @@ def interval(found: Result, digits: int = 3) -> str:
     return f"{number(found['mean'], digits)} ({low} to {high})"
 
 
+def num_shown(found: Result) -> int:
+    """Patients that a mean is over."""
+    return found["num_cases"] - found["num_undefined"]
+
+
 def difference(found: Result) -> str:
     """`"+0.100 (0.050 to 0.150), an interval without 0"`."""
     if found["mean"] is None:

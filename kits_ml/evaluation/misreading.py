@@ -82,6 +82,24 @@ def pixel_error_of_misread_iou(reading: float) -> float:
     return min((-3 * m + (9 * m * m + 8 * (1 + m) * (1 - m)) ** 0.5) / (2 * (1 + m)), 1.0)
 
 
+def saturated_part_behind_misread_iou(reading: float) -> float:
+    """The part of the pixels that must at least be wholly sure (one probability exactly 1) for a reading.
+
+    Most is read where all that are sure are right, (r + 2 / (3 - r)) / 2. Set to m, this is
+    r^2 - (3 + 2m) r + 6m - 2 = 0, whose smaller root is the part.
+
+    Args:
+        reading: in [1/3, 1]; a third is read without any.
+
+    Raises:
+        InputError: not in [1/3, 1].
+    """
+    if not 1 / 3 <= reading <= 1:
+        raise InputError(f"reading: found {reading!r}, expected 1/3 to 1")
+    b = 3 + 2 * reading
+    return (b - (b * b - 4 * (6 * reading - 2)) ** 0.5) / 2
+
+
 #: What it reads for any prediction in which no probability is exactly 1, be it perfect: "this channel" is never
 #: predicted and has an IoU of 0; "not this channel" is predicted in all 3N entries of which 2N are true. Half of 2/3.
 MISREAD_IOU_OF_UNSATURATED = 1 / 3

@@ -11,6 +11,7 @@ from kits_ml.evaluation.misreading import (
     misread_iou_of_pixel_error,
     misread_iou_of_softmax,
     pixel_error_of_misread_iou,
+    saturated_part_behind_misread_iou,
 )
 
 NUM_PIXELS = 10_000
@@ -62,6 +63,14 @@ def test_0_989_needs_nearly_all_pixels_wholly_sure():
     # (r + 2 / (3 - r)) / 2: at r = 0.98 it is (0.98 + 0.9901) / 2 = 0.98505, at 0.986 (0.986 + 0.99305) / 2 = 0.98952
     assert misread_iou_of_softmax(saturated_right=0.98, saturated_wrong=0) == pytest.approx(0.98505, abs=1e-5)
     assert misread_iou_of_softmax(saturated_right=0.986, saturated_wrong=0) == pytest.approx(0.98952, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.985, 1.0])
+def test_the_sure_pixels_behind_a_reading(part):
+    reading = misread_iou_of_softmax(saturated_right=part, saturated_wrong=0)
+    assert saturated_part_behind_misread_iou(reading) == pytest.approx(part, abs=1e-9)
+    with pytest.raises(InputError, match="expected 1/3 to 1"):
+        saturated_part_behind_misread_iou(0.3)
 
 
 def test_the_numbers_of_the_report():

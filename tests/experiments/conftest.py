@@ -10,6 +10,7 @@ from kits_ml.evaluation.misreading import (
     misread_iou_of_background,
     misread_iou_of_pixel_error,
     pixel_error_of_misread_iou,
+    saturated_part_behind_misread_iou,
 )
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -37,7 +38,11 @@ def _readings() -> dict:
     return {
         "num_cases": 6,
         "foreground_fraction": fraction,
-        "theory": {"reported": 0.989, "pixel_error_of_reported": pixel_error_of_misread_iou(0.989)},
+        "theory": {
+            "reported": 0.989,
+            "pixel_error_of_reported": pixel_error_of_misread_iou(0.989),
+            "saturated_of_reported": saturated_part_behind_misread_iou(0.989),
+        },
         "ways": {
             name: {
                 "as_reported": read,
@@ -45,7 +50,6 @@ def _readings() -> dict:
                 "saturated_fraction": 0.2,
                 "pixel_error": error,
                 "mean_iou_pooled": pooled,
-                "foreground_iou": _summary(kidney),
                 "dice_kidney": _summary(kidney),
                 "dice_tumour": _summary(tumour),
             }

@@ -104,7 +104,10 @@ def test_all_ways_are_read_of_the_same_patients():
     assert ways["trained"]["mean_iou_pooled"] == 1
     assert ways["trained, hardened"]["as_reported"] == pytest.approx(1)
     assert ways["perfect, p = 0.987"]["as_reported"] == pytest.approx(1 / 3, abs=1e-5)
-    assert found["trained_by_case"] == {"a": {"kidney": 1, "tumour": 1}, "b": {"kidney": 1, "tumour": 1}}
+    assert found["trained_by_case"]["a"] == {"dice_kidney": 1, "dice_tumour": 1}
+    # the second patient shows neither: a prediction of nothing would earn 1 there, so it is not counted
+    assert np.isnan(list(found["trained_by_case"]["b"].values())).all()
+    assert ways["nothing"]["dice_kidney"]["mean"] == 0
 
 
 def test_the_rule_is_applied_to_a_table(tmp_path):
