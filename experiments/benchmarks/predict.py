@@ -1,6 +1,6 @@
 """Seconds from a scan's file to its segmentation's file, beside the floor and beside MONAI's pipeline.
 
-    pip install -e .[benchmarks]
+    pip install -e .[engines]
     python experiments/benchmarks/predict.py --image $KITS_ML_REAL_DATA/ircadb/case_ircadb01/imaging.nii.gz
 
 writes predict.md; without `--image` a phantom of 129 slices takes the scan's place. The floor is unpacking the file

@@ -12,8 +12,6 @@ import keras
 
 from kits_ml.errors import InputError, first_line
 
-ONNX_FILE = "model.onnx"
-
 #: Name of the network's input: prepared slices, `(batch, size, size, input_slices)` float32.
 INPUT_NAME = "slices"
 

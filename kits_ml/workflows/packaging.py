@@ -13,8 +13,9 @@ from kits_ml.config import TrainSettings
 from kits_ml.data import images
 from kits_ml.errors import InputError
 from kits_ml.evaluation import aggregates, evidence, tables
+from kits_ml.inference.engines import ONNX_FILE
 from kits_ml.inference.predictor import Predictor
-from kits_ml.models.onnx_export import ONNX_FILE, export_onnx
+from kits_ml.models.onnx_export import export_onnx
 from kits_ml.tracking import model_card, registry, runs
 from kits_ml.tracking.model_card import Card
 from kits_ml.workflows.prepare import Prepared
