@@ -231,7 +231,12 @@ def _legend(*, with_entropy: bool) -> str:
 
 def _places(report: QualityReport, affine: np.ndarray) -> dict[str, list[float]]:
     """Where the viewer can go to, by name."""
-    kidneys = {f"{one.side} kidney" if one.side != "both" else "kidney": one.centre for one in report.kidneys}
+    sides = [one.side for one in report.kidneys]
+    kidneys = {}
+    for index, one in enumerate(report.kidneys):
+        name = "kidney" if one.side == "both" else f"{one.side} kidney"
+        same = sides[: index + 1].count(one.side)
+        kidneys[f"{name} {same}" if same > 1 else name] = one.centre
     tumours = {f"tumour {number}": one.centre for number, one in enumerate(report.tumours, start=1)}
     return {name: _to_mm(affine, centre) for name, centre in (kidneys | tumours).items()}
 
