@@ -20,9 +20,11 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.inference import InferenceSettings, SegmentationSettings, TunePostprocessingSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
 from kits_ml.config.optimization import OptimizationSettings
+from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
 from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
@@ -38,6 +40,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "InferenceSettings",
     "InfoSettings",
     "InspectSettings",
     "LossSettings",
@@ -45,6 +48,8 @@ __all__ = [
     "ModelsSettings",
     "OptimizationSettings",
     "PhantomSettings",
+    "PostprocessingChoice",
+    "PostprocessingSettings",
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
@@ -52,9 +57,11 @@ __all__ = [
     "RegisterSettings",
     "SamplingSettings",
     "SearchSettings",
+    "SegmentationSettings",
     "SelectionSettings",
     "SelftestSettings",
     "SplitSettings",
     "StudySettings",
     "TrainSettings",
+    "TunePostprocessingSettings",
 ]

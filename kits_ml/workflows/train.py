@@ -325,6 +325,12 @@ def _describe(
         "data_digest": prepared.store.digest,
         "seen_cases": parent.seen("seen_cases", seen_cases) if parent else seen_cases,
         "seen_slices": parent.seen("seen_slices", seen_slices) if parent else seen_slices,
+        # of those seen: fit for choosing settings, since no weight was ever fitted to them
+        "validation_cases": [
+            name
+            for name in prepared.split.validation
+            if parent is None or not parent.has_seen(seen_cases[name], slice_digests[name])
+        ],
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }
