@@ -134,6 +134,18 @@ def test_the_version_is_challenger_and_champion(client):
     assert {name: str(version) for name, version in model.aliases.items()} == {"challenger": "1", "champion": "1"}
 
 
+def test_the_model_says_what_it_was_trained_on(project, finished, run):
+    (described,) = {path.read_text() for path in project.rglob("model.json")}
+    training = json.loads(described)["training"]
+    train_cases = json.loads((project / _artifact(project, run, "split.json")).read_text())["train"]
+    assert training["num_cases"] == len(train_cases)
+    geometries = [volumes.read_geometry(project / "cases" / name / "imaging.nii.gz") for name in train_cases]
+    spacings_mm = np.array([geometry.spacing_mm for geometry in geometries])
+    np.testing.assert_allclose(training["spacing_mm"]["low"], spacings_mm.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(training["spacing_mm"]["high"], spacings_mm.max(axis=0), atol=1e-4)
+    assert training["kidney_hu"]["low"] <= training["kidney_hu"]["high"]
+
+
 def test_the_prediction_lies_on_the_scans_grid(project):
     (output,) = (project / "out").glob("*.nii.gz")
     scan, found = (
