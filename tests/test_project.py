@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from kits_ml.config import MainSettings
-from kits_ml.data import phantom, volumes
+from tests.conftest import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 NUM_CASES = 6
@@ -38,11 +38,7 @@ def project(tmp_path_factory) -> Path:
     for name in ("MLproject", "conda.yaml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
-    for index in range(NUM_CASES):
-        case = phantom.generate_case(seed=3, index=index, distribution="small", num_slices=10, shape=(96, 96))
-        geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
-        volumes.write_image(folder / f"cases/case_{index:05d}/imaging.nii.gz", case.image, geometry)
-        volumes.write_label_map(folder / f"cases/case_{index:05d}/segmentation.nii.gz", case.label_map, geometry)
+    write_phantoms(folder / "cases", NUM_CASES, num_slices=10, size=96)
     return folder
 
 
@@ -136,6 +132,18 @@ def test_the_split_is_by_case_and_the_scores_are_of_its_cases(run, project):
 def test_the_version_is_challenger_and_champion(client):
     model = client.get_registered_model("kits-unet")
     assert {name: str(version) for name, version in model.aliases.items()} == {"challenger": "1", "champion": "1"}
+
+
+def test_the_model_says_what_it_was_trained_on(project, finished, run):
+    (described,) = {path.read_text() for path in project.rglob("model.json")}
+    training = json.loads(described)["training"]
+    train_cases = json.loads((project / _artifact(project, run, "split.json")).read_text())["train"]
+    assert training["num_cases"] == len(train_cases)
+    geometries = [volumes.read_geometry(project / "cases" / name / "imaging.nii.gz") for name in train_cases]
+    spacings_mm = np.array([geometry.spacing_mm for geometry in geometries])
+    np.testing.assert_allclose(training["spacing_mm"]["low"], spacings_mm.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(training["spacing_mm"]["high"], spacings_mm.max(axis=0), atol=1e-4)
+    assert training["kidney_hu"]["low"] <= training["kidney_hu"]["high"]
 
 
 def test_the_prediction_lies_on_the_scans_grid(project):

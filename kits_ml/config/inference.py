@@ -18,6 +18,10 @@ class InferenceSettings(Settings):
         "mean over mirrored slices; flip_left_right: twice the time; flip_all: front and back too, four times the "
         "time, for models that were trained with flip_up_down_probability",
     )
+    engine: Literal["keras", "openvino", "onnxruntime"] = setting(
+        "keras",
+        "what runs the network; openvino and onnxruntime take its ONNX file and need no TensorFlow; extra: engines",
+    )
     batch_size: int = setting(8, "slices the network takes at once", minimum=1)
     num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
 

@@ -24,7 +24,7 @@ from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation import folders, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
 from kits_ml.workers import run_cases
-from kits_ml.workflows.segmenters import configure_and_load, local_folders
+from kits_ml.workflows.segmenters import load_network, local_folders
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _predictions(
         there = folders.find_label_maps(settings.predictions)
         found = {name: there[name] for name in cases if name in there}
         return found, {name: f"{settings.predictions}: no label map of it" for name in cases if name not in there}
-    network = configure_and_load(models, settings)
+    network = load_network(models, settings)
     found, failures = {}, {}
     for name, case in tqdm(cases.items(), desc="segment", unit="case"):
         path = Path(settings.output) / "predictions" / f"{name}.nii.gz"
