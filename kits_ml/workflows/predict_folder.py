@@ -126,6 +126,7 @@ def _made_by(segmenter: Segmenter, settings: PredictSettings) -> str:
         "models": segmenter.digests(),
         "postprocessing": segmenter.postprocessing.to_dict(),
         "test_time_augmentation": settings.test_time_augmentation,
+        "engine": settings.engine,
         "kits_ml": kits_ml.__version__,
     }
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
