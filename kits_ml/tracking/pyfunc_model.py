@@ -34,7 +34,8 @@ class KitsModel(PythonModel):
             params: `orientation`, the axis codes of the array: `"IPL"` is slices from superior to inferior, rows to
                 posterior, columns to the patient's left; `"RAS"` is what nibabel's canonical images have.
                 `spacing_mm`, the voxels' size along the array's three axes, in their own order; needed by models
-                whose preparation has the framing `spacing`, and by those that store post-processing. `probabilities`, whether to give these instead of labels.
+                whose preparation has the framing `spacing`, and by those that store post-processing.
+                `probabilities`, whether to give these, as they are before post-processing, instead of labels.
 
         Returns:
             Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour. With

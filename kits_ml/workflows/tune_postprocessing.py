@@ -139,7 +139,7 @@ def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
 
 
 def _register(settings: TunePostprocessingSettings, *, example_scan: Path) -> registry.Registered:
-    """Logs the stored model with the tables to a run, and registers it as challenger; the gate may make it champion."""
+    """Logs the stored model with the tables to a run, and registers it as challenger; champions are the gate's."""
     input_example, spacing_mm = input_example_of(example_scan)
     with runs.run(experiment=settings.experiment, run_name="tune_postprocessing"):
         runs.log_settings(settings)
