@@ -167,4 +167,6 @@ def report_tuning(tuned) -> None:
         "\nchosen: " + (", ".join(f"{name} {value}" for name, value in on.items()) or "nothing; all stays off")
     )
     click.echo(f"tables: {tuned.output}")
+    if tuned.registered:
+        report_registered(tuned.registered)
     click.echo(f"next: kits-ml predict --config {tuned.output / 'postprocessing.yaml'} --image ... --output ...")

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from kits_ml.config import MainSettings
+from kits_ml.data import volumes
 from tests.conftest import write_phantoms
 
 ROOT = Path(__file__).parents[1]

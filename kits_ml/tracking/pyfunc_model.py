@@ -34,7 +34,8 @@ class KitsModel(PythonModel):
             params: `orientation`, the axis codes of the array: `"IPL"` is slices from superior to inferior, rows to
                 posterior, columns to the patient's left; `"RAS"` is what nibabel's canonical images have.
                 `spacing_mm`, the voxels' size along the array's three axes, in their own order; needed by models
-                whose preparation has the framing `spacing`. `probabilities`, whether to give these instead of labels.
+                whose preparation has the framing `spacing`, and by those that store post-processing.
+                `probabilities`, whether to give these, as they are before post-processing, instead of labels.
 
         Returns:
             Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour. With
@@ -43,6 +44,7 @@ class KitsModel(PythonModel):
         """
         from kits_ml.data.orientation import reorient, reorient_spacing
         from kits_ml.data.volumes import HOUSE_ORIENTATION
+        from kits_ml.inference.postprocessing import postprocess_as_stored
         from kits_ml.inference.probabilities import ProbabilityMap
 
         given = params or {}
@@ -54,6 +56,9 @@ class KitsModel(PythonModel):
         seen = ProbabilityMap(image.shape) if given.get("probabilities") else None
         label_map = self.predictor.segment(image, spacing_mm=spacing_mm or None, observe=seen)
         if seen is None:
+            label_map = postprocess_as_stored(
+                label_map, spacing_mm=spacing_mm, description=self.predictor.description
+            )
             return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
         return np.stack([reorient(one, source=HOUSE_ORIENTATION, target=orientation) for one in seen.array])
 

@@ -20,6 +20,7 @@ from kits_ml.inference.predictor import Predictor, read_description
 from kits_ml.tracking import champions, registry
 from kits_ml.tracking.evidence import evidence_tag, find_evidence
 from kits_ml.workflows.evaluate import score_model, select_unseen
+from kits_ml.workflows.segmenters import Segmenter, as_stored
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def _score_missing(
             cases = select_unseen(cases, predictors[who])
             if len(cases) < before:
                 log.info("left out %d cases that the %s has seen", before - len(cases), who)
-    found = {who: _score(predictor, cases, who, versions[who]) for who, predictor in predictors.items()}
+    found = {who: _score(as_stored(one), cases, who, versions[who]) for who, one in predictors.items()}
     if own is not None:
         found["challenger"] = own.only(cases)
     return found["challenger"], found.get("champion")
@@ -103,9 +104,9 @@ def _same_cases(cases: Mapping[str, case_files.Case], own: Evidence, *, folder: 
     return {name: by_digest[digest] for name, digest in sorted(own.case_digests.items())}
 
 
-def _score(predictor: Predictor, cases: Mapping[str, case_files.Case], who: str, version: ModelVersion) -> Evidence:
+def _score(segmenter: Segmenter, cases: Mapping[str, case_files.Case], who: str, version: ModelVersion) -> Evidence:
     with tempfile.TemporaryDirectory() as place:
-        scored, failures = score_model(predictor, cases, output=Path(place), description=f"score the {who}")
+        scored, failures = score_model(segmenter, cases, output=Path(place), description=f"score the {who}")
         if failures:
             raise CasesFailedError(failures, len(cases))
     evidence = Evidence(cases=tuple(scored), case_digests={name: case.digest() for name, case in cases.items()})

@@ -46,7 +46,7 @@ def log_and_register(
         evaluated: what was found, by part of the split.
         example_scan: a scan to cut the input example from.
     """
-    input_example, spacing_mm = _input_example(example_scan)
+    input_example, spacing_mm = input_example_of(example_scan)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         card = write_folder(folder, predictor, prepared, settings, evaluated=evaluated)
@@ -107,7 +107,7 @@ def _digests(found: Evaluated, prepared: Prepared) -> dict[str, str]:
     return {case.case: prepared.store.case_digests[case.case] for case in found.cases}
 
 
-def _input_example(scan: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+def input_example_of(scan: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
     """The middle of a scan and its spacing in mm, coarse: small enough to store beside the model."""
     volume = images.read_image(scan)
     image = volume.array

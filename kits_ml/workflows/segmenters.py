@@ -122,6 +122,12 @@ def choose_postprocessing(network: Predictor | Ensemble, settings: SegmentationS
     return stored[0]
 
 
+def as_stored(network: Predictor | Ensemble) -> Segmenter:
+    """A network that is loaded, with the post-processing that is stored with it."""
+    cleaning = postprocessing.settings_of(network.description, source="model")
+    return Segmenter(network=network, postprocessing=cleaning, folders=())
+
+
 def members_of(network: Predictor | Ensemble) -> list[Predictor]:
     """The networks of an ensemble; of one network, itself."""
     return network.members if isinstance(network, Ensemble) else [network]

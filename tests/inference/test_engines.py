@@ -75,7 +75,5 @@ def test_a_broken_onnx_file_is_named(engine, tmp_path):
 
 def test_an_engine_that_is_not_installed_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(
-        InputError, match=r"openvino: not installed; expected `pip install kits_ml\[engines\]`"
-    ):
+    with pytest.raises(InputError, match=r"openvino: not installed; expected `pip install kits_ml\[engines\]`"):
         engines.load_network(folder, engine="openvino")

@@ -13,6 +13,8 @@ from kits_ml.tracking.registry import SIGNATURE
 class _Recorder:
     """In place of a predictor: gives the image back as labels and keeps what it was called with."""
 
+    description = {}  # noqa: RUF012
+
     def segment(self, image, *, spacing_mm=None):
         self.shape, self.spacing_mm = image.shape, spacing_mm
         return image.astype(np.uint8)
@@ -45,6 +47,17 @@ def test_spacing_goes_with_its_axis(model, orientation, spacing_mm, shape):
 def test_without_spacing_the_predictor_gets_none(model):
     _predict(model, np.zeros((2, 3, 4), np.float32))
     assert model.predictor.spacing_mm is None
+
+
+def test_what_is_stored_is_cleaned(model):
+    label_map = np.zeros((2, 6, 6), np.float32)  # the recorder gives it back
+    label_map[:, 0, 0], label_map[:, 3:, 3:] = 1, 1  # 2 and 18 voxels of 50 mm3
+    model.predictor.description = {"postprocessing": {"minimum_kidney_ml": 0.5}}
+    found = _predict(model, label_map, spacing_mm=[2.0, 5.0, 5.0])
+    assert found.sum() == 18
+    np.testing.assert_array_equal(found[:, 3:, 3:], 1)
+    with pytest.raises(InputError, match="spacing_mm: found none, expected three distances"):
+        _predict(model, label_map)
 
 
 def test_two_sizes_are_refused(model):
