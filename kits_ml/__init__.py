@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kits_ml.inference.ensemble import Ensemble
     from kits_ml.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
 
-def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> Predictor:
+def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> Predictor | Ensemble:
     """Loads a model that segments volumes.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID/model`, or a folder that holds a model.
+            Several, divided by commas, are an ensemble.
         batch_size: slices the network takes at once.
 
     Returns:
@@ -28,7 +30,6 @@ def load(model: str = "models:/kits-unet@champion", *, batch_size: int = 8) -> P
 
     runtime.configure()
 
-    from kits_ml.inference.predictor import Predictor
-    from kits_ml.tracking import registry
+    from kits_ml.workflows.segmenters import load_network, local_folders
 
-    return Predictor.load(registry.local_folder(model), batch_size=batch_size)
+    return load_network(local_folders(model), batch_size=batch_size)

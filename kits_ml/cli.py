@@ -160,9 +160,35 @@ def rollback(settings: config.RollbackSettings) -> None:
 @main.command()
 @takes_settings(config.PredictSettings)
 def predict(settings: config.PredictSettings) -> None:
-    from kits_ml.workflows.predict import predict as run
+    from kits_ml.workflows import predict as one_scan
+    from kits_ml.workflows import predict_folder as many_scans
 
-    terminal.report_prediction(run(settings))
+    if not many_scans.is_folder(settings):
+        terminal.report_prediction(one_scan.predict(settings))
+        return
+    predicted = many_scans.predict_folder(settings)
+    terminal.report_predictions(predicted)
+    if predicted.failures:
+        raise CasesFailedError(predicted.failures, len(predicted.rows))
+
+
+@main.command("tune-postprocessing")
+@takes_settings(config.TunePostprocessingSettings)
+def tune_postprocessing(settings: config.TunePostprocessingSettings) -> None:
+    from kits_ml.workflows.tune_postprocessing import tune_postprocessing as run
+
+    tuned = run(settings)
+    terminal.report_tuning(tuned)
+    if tuned.failures:
+        raise CasesFailedError(tuned.failures, tuned.num_cases)
+
+
+@main.command()
+@takes_settings(config.ServeSettings)
+def serve(settings: config.ServeSettings) -> None:
+    from kits_ml.serving.server import serve as run
+
+    run(settings)
 
 
 @main.command()

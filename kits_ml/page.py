@@ -18,11 +18,13 @@ h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
   font-size: 1.08rem; }
 .caveats { border-left-color: #d55e00; background: #fdf6f1; font-size: .95rem; }
 .caveats ul { margin: .2rem 0; padding-left: 1.2rem; }
+.prose p, .prose li, figcaption { max-width: 46rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; font-weight: 600; border-bottom: 2px solid #999; }
 th:first-child, td:first-child { text-align: left; }
+.words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
 figure { margin: 0 0 1.2rem; }
 figure img { max-width: 100%; height: auto; }
 details { margin-top: 2.4rem; font-size: .9rem; }
@@ -31,18 +33,31 @@ details { margin-top: 2.4rem; font-size: .9rem; }
 
 
 @dataclass(frozen=True, kw_only=True)
+class Text:
+    """Paragraphs under a title, and a list after them."""
+
+    title: str
+    paragraphs: Sequence[str]
+    points: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text: `header` and `rows` as they are shown, the first column left, the others right."""
+    """A table of text: `header` and `rows` as they are shown, the first column left, the others right.
+
+    Without a title it belongs to what stands above it. One `of_words` has all columns left, in lines that wrap.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    of_words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with a title above and a caption below; `alt` is for who cannot see it."""
+    """A picture with a title above, if it has one, and a caption below; `alt` is for who cannot see it."""
 
     title: str
     image: bytes
@@ -58,7 +73,7 @@ def render(
     verdict: str,
     sentences: Sequence[str],
     caveats: Sequence[str],
-    parts: Sequence[Table | Picture],
+    parts: Sequence[Text | Table | Picture],
     settings: Table,
 ) -> str:
     """A page that gives an answer, and then what it rests on.
@@ -69,8 +84,8 @@ def render(
         verdict: the answer, on top.
         sentences: the answer in detail.
         caveats: what to know beside it.
-        parts: tables and pictures in order.
-        settings: folded away at the end.
+        parts: words, tables and pictures in order.
+        settings: folded away at the end, under its title or "Settings".
 
     Returns:
         HTML, with everything in it.
@@ -82,8 +97,8 @@ def render(
     ]
     if caveats:
         body.append(f'<div class="verdict caveats"><strong>To know beside it</strong>{bullets(caveats)}</div>')
-    body += [table(part) if isinstance(part, Table) else picture(part) for part in parts]
-    body.append(f"<details><summary>Settings</summary>{_rows(settings)}</details>")
+    body += [_part(part) for part in parts]
+    body.append(f"<details><summary>{escape(settings.title or 'Settings')}</summary>{_rows(settings)}</details>")
     return document(title, body)
 
 
@@ -114,26 +129,43 @@ def heading(title: str, subtitle: str) -> str:
 
 
 def bullets(sentences: Sequence[str]) -> str:
-    """A list of sentences."""
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    """A list of sentences; nothing where there are none."""
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
+
+
+def text(text: Text) -> str:
+    """Words in lines that are not too long to read."""
+    paragraphs = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in text.paragraphs)
+    return f'<section class="prose">{_title(text.title)}{paragraphs}{bullets(text.points)}</section>'
 
 
 def table(table: Table) -> str:
     """A table with its title above and its note below; it scrolls by itself where it is too wide."""
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f"<h2>{escape(table.title)}</h2>\n{_rows(table)}{note}"
+    return f"{_title(table.title)}{_rows(table)}{note}"
 
 
 def picture(picture: Picture) -> str:
     """A picture with its title above and its caption below."""
     source = f"data:{picture.media_type};base64,{base64.b64encode(picture.image).decode()}"
     return (
-        f'<h2>{escape(picture.title)}</h2>\n<figure><img src="{source}" alt="{escape(picture.alt)}">'
+        f'{_title(picture.title)}<figure><img src="{source}" alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def _part(part: Text | Table | Picture) -> str:
+    if isinstance(part, Text):
+        return text(part)
+    return table(part) if isinstance(part, Table) else picture(part)
+
+
+def _title(title: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n" if title else ""
 
 
 def _rows(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
+    kind = ' class="words"' if table.of_words else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'

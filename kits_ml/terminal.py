@@ -138,6 +138,33 @@ def report_progress(spec, progress, best) -> None:
 
 def report_prediction(predicted) -> None:
     found = ", ".join(f"{region} {value:.1f} ml" for region, value in predicted.volumes_ml.items())
-    click.echo(f"{predicted.output}: {found}")
-    if predicted.overlay:
-        click.echo(f"{predicted.overlay}: overlay")
+    for name, path in predicted.outputs.paths().items():
+        click.echo(f"{path}: {found if name == 'output' else name}")
+
+
+def report_predictions(predicted) -> None:
+    num_done = len(predicted.rows) - predicted.num_kept - len(predicted.failures)
+    click.echo(f"{num_done} scans segmented, {predicted.num_kept} were there, {len(predicted.failures)} failed")
+    click.echo(f"label maps and predictions.csv: {predicted.output}")
+
+
+def report_tuning(tuned) -> None:
+    click.echo(
+        f"{'setting':<24}{'value':>8}{'composite Dice':>16}{'95 % interval':>22}{'better':>8}{'worse':>7}  helps"
+    )
+    for number, effects in enumerate(tuned.rounds, start=1):
+        for one in effects:
+            if one.metric == "composite_dice":
+                interval = f"{one.low:+.4f} to {one.high:+.4f}"
+                click.echo(
+                    f"{one.option:<24}{one.value!s:>8}{one.mean_difference:>+16.4f}{interval:>22}{one.num_better:>8}"
+                    f"{one.num_worse:>7}  {'yes' if one.helps else 'not shown'}"
+                )
+        click.echo(f"round {number}, {tuned.num_cases} patients")
+    off = type(tuned.chosen)()
+    on = {name: value for name, value in tuned.chosen.to_dict().items() if value != getattr(off, name)}
+    click.echo(
+        "\nchosen: " + (", ".join(f"{name} {value}" for name, value in on.items()) or "nothing; all stays off")
+    )
+    click.echo(f"tables: {tuned.output}")
+    click.echo(f"next: kits-ml predict --config {tuned.output / 'postprocessing.yaml'} --image ... --output ...")

@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 from kits_ml.config import MainSettings
-from kits_ml.data import phantom, volumes
 from kits_ml.evaluation import gate_checks
+from tests.conftest import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 NUM_CASES = 6
@@ -42,11 +42,7 @@ def project(tmp_path_factory) -> Path:
     for name in ("MLproject", "conda.yaml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
-    for index in range(NUM_CASES):
-        case = phantom.generate_case(seed=3, index=index, distribution="small", num_slices=10, shape=(96, 96))
-        geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
-        volumes.write_image(folder / f"cases/case_{index:05d}/imaging.nii.gz", case.image, geometry)
-        volumes.write_label_map(folder / f"cases/case_{index:05d}/segmentation.nii.gz", case.label_map, geometry)
+    write_phantoms(folder / "cases", NUM_CASES, num_slices=10, size=96)
     return folder
 
 

@@ -11,18 +11,27 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import readings
 from plan import Plan, exact_settings
 
+from kits_ml import figures, runtime
 from kits_ml.config import PhantomSettings, PrepareSettings
+from kits_ml.data import cases as case_files
 from kits_ml.data import phantom
 from kits_ml.data.slices import PIXEL_COLUMNS
+from kits_ml.inference.predictor import Predictor
 from kits_ml.training import batches
 from kits_ml.workflows.prepare import Prepared, prepare
 
 log = logging.getLogger(__name__)
+
+#: Slices that the trained model is asked about at once.
+READING_BATCH_SIZE = 8
 
 #: What a run recorded of each epoch begins so.
 EPOCH_METRICS = ("loss", "val_", "as_reported/", "learning_rate")
@@ -91,6 +100,38 @@ def train_exact(plan: Plan, *, checkpoints: Path) -> dict[str, Any]:
         **read_run(trained.run_id),
         "summaries": dict(trained.summaries),
     }
+
+
+def read_exact(plan: Plan) -> dict[str, Any]:
+    """What the report's metric reads on the test patients' prepared slices; see `readings.read_ways`.
+
+    Draws the median and the best of the patients with tumour into `OUTPUT/pictures`.
+    """
+    runtime.configure(num_threads=plan.num_threads)
+    prepared = prepare(exact_settings(plan).select(PrepareSettings))
+    slices = batches.read_slices(prepared.store, prepared.split.test)
+    predictor = Predictor.load(model_folder(plan), batch_size=READING_BATCH_SIZE)
+    predicted = readings.predictions(predictor.model, slices, batch_size=READING_BATCH_SIZE)
+    found = readings.read_ways(predicted)
+    for rank, case in _shown(found["trained_by_case"], prepared).items():
+        draw_prediction(predictor, prepared.cases[case], path=plan.output / "pictures" / f"{rank}.png")
+    return found
+
+
+def draw_prediction(predictor: Predictor, case: case_files.Case, *, path: Path) -> None:
+    """Draws a case's telling slices with truth and prediction, on the scan's own grid."""
+    image, label_map = case_files.load_case(case)
+    segmented = predictor.segment(image.array, spacing_mm=image.spacing_mm)
+    figure = figures.overlay_of_case(image.array, label_map.array, segmented, spacing_mm=image.spacing_mm)
+    figures.save_figure(path, figure, dpi=80)
+
+
+def _shown(by_case: Mapping[str, Mapping[str, float]], prepared: Prepared) -> dict[str, str]:
+    """The median and the best case, by the mean of both Dice, of those with tumour if any have one."""
+    volumes_ml = prepared.store.tumour_volumes_ml()
+    names = [name for name in by_case if volumes_ml[name]] or list(by_case)
+    ordered = sorted(names, key=lambda name: np.nansum(list(by_case[name].values())))
+    return {"median_patient_with_tumour": ordered[len(ordered) // 2], "best_patient_with_tumour": ordered[-1]}
 
 
 def read_run(run_id: str) -> dict[str, Any]:

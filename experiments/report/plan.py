@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kits_ml.config import TrainSettings
 from kits_ml.options import read_config
+
+#: Network, images and budget of the small trainings; the report's own are 256 pixels, 16 filters, 250 steps of 50.
+SMALL: Mapping[str, Any] = MappingProxyType(
+    {"image_size": 128, "base_filters": 8, "depth": 4, "batch_size": 8, "epochs": 5, "steps_per_epoch": 80}
+)
 
 EXPERIMENTS = Path(__file__).parents[1]
 PRESET = EXPERIMENTS / "presets" / "report.yaml"
@@ -26,6 +32,8 @@ class Plan:
         fingerprint: CSV of slices, HU and voxels of all KiTS19 cases; None: the rule is applied to the phantom alone.
         num_phantoms: how many phantom cases are made.
         exact: what the exact training has other than the preset; nothing on real slices.
+        small: network, images and budget of the small trainings on the cases of the exact one.
+        small_phantom: the same for those on the phantom.
         num_threads, num_workers: threads of the network; processes that prepare.
     """
 
@@ -35,6 +43,8 @@ class Plan:
     fingerprint: Path | None = None
     num_phantoms: int = 24
     exact: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=lambda: SMALL)
+    small_phantom: Mapping[str, Any] = field(default_factory=lambda: {**SMALL, "image_size": 96})
     num_threads: int = 0
     num_workers: int = 2
 
@@ -69,7 +79,8 @@ def real_plan(data: Path, output: Path, **options: Any) -> Plan:
 def phantom_plan(output: Path, **options: Any) -> Plan:
     """The plan for those without data: minutes."""
     exact = {"image_size": 96, "base_filters": 8, "batch_size": 16, "steps_per_epoch": 30}
-    return Plan(output=output, **{"exact": exact, **options})
+    small = {**SMALL, "image_size": 96}
+    return Plan(output=output, **{"exact": exact, "small": small, "small_phantom": small, **options})
 
 
 def given_settings(plan: Plan) -> dict[str, Any]:

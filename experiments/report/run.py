@@ -19,8 +19,8 @@ from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from plan import Plan, given_settings, phantom_plan, real_plan
-from stages import Stage, run_stages
+from plan import FOLD, Plan, given_settings, phantom_plan, real_plan
+from stages import Results, Stage, run_stages
 
 from kits_ml import runtime
 
@@ -43,27 +43,46 @@ def main() -> None:
     else:
         plan = real_plan(options.data, options.output or Path("data/report"), **size)
     only = [name for name in options.only.split(",") if name]
-    run_stages(make_stages(plan), plan.output / "stages", only=only, say=partial(print, flush=True))
+    say = partial(print, flush=True)
+    run_stages(make_stages(plan), plan.output / "stages", only=only, say=say)
+    say(f"essay: {write(plan)}")
+
+
+def write(plan: Plan) -> Path:
+    """Writes the essay from the stages that are done; that of real slices is published beside this file too."""
+    import essay
+
+    return essay.write_essay(
+        plan.output / "stages",
+        plan.output,
+        phantom=plan.phantom,
+        are_real=plan.thin is not None,
+        publish=Path(__file__).parent if plan.thin else None,
+    )
 
 
 def make_stages(plan: Plan) -> list[Stage]:
     """All stages of a plan, in order."""
-    import exact
+    return [*_exact_stages(plan), *_preparation_stages(plan), *_leakage_stages(plan), *_mending_stages(plan)]
 
-    phantom = {"num_cases": plan.num_phantoms}
+
+def _exact_stages(plan: Plan) -> list[Stage]:
+    import exact
+    import readings
+
     given = given_settings(plan)
-    return [
+    stages = [
         Stage(
             name="phantom",
             title=f"{plan.num_phantoms} synthetic patients",
             run=lambda _: exact.make_phantom(plan),
-            settings=phantom,
+            settings={"num_cases": plan.num_phantoms},
         ),
         Stage(
             name="prepare",
             title=f"the report's chain over {plan.data_name}",
             run=lambda _: exact.prepare_exact(plan),
-            settings={"cases": str(plan.cases), **given},
+            settings={"cases": plan.cases.name, **given},
             needs=() if plan.thin else ("phantom",),
         ),
         Stage(
@@ -73,7 +92,85 @@ def make_stages(plan: Plan) -> list[Stage]:
             settings=given,
             needs=("prepare",),
         ),
+        Stage(
+            name="readings",
+            title="what MeanIoU reads",
+            run=lambda _: exact.read_exact(plan),
+            needs=("exact",),
+        ),
     ]
+    if plan.fingerprint:
+        fingerprint = plan.fingerprint
+        rule = Stage(name="rule", title="the report's rule", run=lambda _: readings.read_rule(fingerprint))
+        stages.append(rule)
+    return stages
+
+
+def _preparation_stages(plan: Plan) -> list[Stage]:
+    import preparation
+
+    from kits_ml.config import PreprocessingSettings
+
+    full = PreprocessingSettings()
+    volumes = [("real", plan.volume)] if plan.volume else []
+    return [
+        Stage(
+            name="labels",
+            title="labels resized by the mean of their numbers",
+            run=lambda _: preparation.measure_labels(plan.cases, settings=full),
+            settings=full.to_dict(),
+            needs=("prepare",),
+        ),
+        Stage(
+            name="grey",
+            title="gamma without clipping",
+            run=lambda _: preparation.measure_grey([*volumes, ("phantom", plan.phantom)], settings=full),
+            settings={**full.to_dict(), "sources": [name for name, _ in volumes]},
+            needs=("phantom",),
+        ),
+    ]
+
+
+def _leakage_stages(plan: Plan) -> list[Stage]:
+    import leakage
+
+    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str) -> Stage:
+        options = {"cache": plan.output / "slices", "size": size, "num_threads": plan.num_threads, "seed": 0}
+        return Stage(
+            name=f"leakage_{source}",
+            title=f"two small trainings on the {source} slices",
+            run=lambda _: leakage.measure_leak(folder, **options),
+            settings=dict(size),
+            needs=(needs,),
+        )
+
+    stages = [stage("phantom", plan.phantom, plan.small_phantom, "phantom")]
+    return [*stages, stage("thin", plan.thin, plan.small, "prepare")] if plan.thin else stages
+
+
+def _mending_stages(plan: Plan) -> list[Stage]:
+    """A stage a training, so that a kill costs no more than one."""
+    import mending
+    from steps import TRAINED_STEPS, Step
+
+    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str, step: Step) -> Stage:
+        def run(_: Results) -> Mapping[str, Any]:
+            names = [path.name for path in folder.glob("case_*")]
+            parts = mending.Parts.read(FOLD) if source == "thin" else mending.Parts.of_names(names)
+            options = {"cache": plan.output / "slices", "size": size, "num_threads": plan.num_threads}
+            return mending.train_step(step, folder, parts, **options)
+
+        return Stage(
+            name=f"mending_{source}_{step.name}",
+            title=f"small training, {step.title}",
+            run=run,
+            settings={**size, **step.changes, "preparation": step.preparation, "by_patient": step.by_patient},
+            needs=(needs,),
+        )
+
+    sources = [("phantom", plan.phantom, plan.small_phantom, "phantom")]
+    sources += [("thin", plan.thin, plan.small, "prepare")] if plan.thin else []
+    return [stage(*source, step) for source in sources for step in TRAINED_STEPS]
 
 
 def checkpoints_of(plan: Plan, name: str, settings: Mapping[str, Any]) -> Path:

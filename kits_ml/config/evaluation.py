@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kits_ml.config.inference import SegmentationSettings
 from kits_ml.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Settings):
+class EvaluateSettings(SegmentationSettings):
     """Score a model on cases, or a folder of predictions against a folder of references."""
 
-    model: str | None = setting(None, "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model or a folder")
+    model: str | None = setting(
+        None, "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model or a folder; several, divided by commas"
+    )
     data: str | None = setting(None, "folder of cases, for --model")
     subset: Literal["unseen", "all"] = setting("unseen", "unseen: leave out the cases the model was trained on")
     predictions: str | None = setting(None, "folder of predicted label maps, for --references")
@@ -20,8 +23,6 @@ class EvaluateSettings(Settings):
     output: str = setting("evaluation", "folder that gets report.html, scores.csv, summary.json and the pictures")
     overwrite: bool = setting(False, "replace the output folder's files")
     num_workers: int = setting(2, "worker processes", minimum=1)
-    batch_size: int = setting(8, "slices the network takes at once", minimum=1)
-    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
     track: bool = setting(True, "log scores, pictures and the report as an MLflow run")
     experiment: str = setting("kits_ml", "MLflow experiment, for track")
 

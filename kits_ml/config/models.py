@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kits_ml.config.inference import SegmentationSettings
 from kits_ml.settings import REQUIRED, Settings, setting
 
 
@@ -16,16 +17,34 @@ class RegisterSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(Settings):
-    """Segment a scan with a registered model; the output lies on the scan's own grid."""
+class PredictSettings(SegmentationSettings):
+    """Segment a scan, or a folder of scans, with a registered model; outputs lie on the scan's own grid.
 
-    model: str = setting("models:/kits-unet@champion", "models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
-    image: str = setting(REQUIRED, "the scan: a NIfTI file or a folder of DICOM slices; any orientation")
-    output: str = setting(REQUIRED, "the label map to write, .nii.gz: 0 background, 1 kidney, 2 tumour")
-    overlay: str | None = setting(None, "a PNG with the contours on the scan")
+    A folder of scans is told by an output that is a folder. It may hold NIfTI files, folders of DICOM slices, and
+    cases in the layout of KiTS. What is finished is not done again, and a bad scan does not stop the rest.
+    """
+
+    model: str = setting(
+        "models:/kits-unet@champion",
+        "models:/NAME@ALIAS, models:/NAME/VERSION or a folder; several, divided by commas: the mean of their softmax",
+    )
+    image: str = setting(
+        REQUIRED, "the scan: a NIfTI file or a folder of DICOM slices; any orientation. Or a folder of scans"
+    )
+    output: str = setting(
+        REQUIRED,
+        "the label map to write, .nii.gz: 0 background, 1 kidney, 2 tumour; for a folder of scans, the folder that "
+        "gets NAME.nii.gz of each",
+    )
+    overlay: str | None = setting(
+        None, "a PNG with the contours on the scan; for a folder of scans, x.png becomes OUTPUT/x/NAME.png"
+    )
+    probabilities: str | None = setting(
+        None,
+        "a NIfTI file of the softmax before post-processing, its fourth axis the classes; for a folder of scans, "
+        "x.nii.gz becomes OUTPUT/x/NAME.nii.gz",
+    )
     overwrite: bool = setting(False, "replace files that are there")
-    batch_size: int = setting(8, "slices the network takes at once", minimum=1)
-    num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ and taken back on writing, by permuting and flipping axes only, so no value is e
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +27,12 @@ from kits_ml.errors import InputError, first_line
 HOUSE_ORIENTATION = "IPL"
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+#: What headers without sense make nibabel raise, its own errors and those of converting their numbers.
+_BAD_HEADER = (
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
+    *(ValueError, OverflowError, MemoryError),
+)
 
 #: Header fields that say where the voxels are, besides the spacing.
 _PLACEMENT_FIELDS = (
@@ -223,7 +231,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Pair:
     try:
         with warnings.catch_warnings(action="ignore"):  # MINC headers make nibabel warn before they are refused
             image = nib.load(path)
-    except (*voxels.UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    except (*voxels.UNREADABLE, *_BAD_HEADER) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({first_line(error)})") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: found {type(image).__name__}, expected NIfTI (.nii.gz or .nii)")
@@ -234,32 +242,56 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
     shape = image.shape
     if len(shape) > 3 and all(size == 1 for size in shape[3:]):
         shape = shape[:3]
-    if len(shape) != 3 or 0 in shape:
+    if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"{path}: {len(shape)} axes of sizes {tuple(shape)}, expected a volume of three axes")
     affine = np.array(image.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible)")
+    if not _places_voxels(affine):
+        raise InputError(
+            f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible, or far off)"
+        )
     return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
 
 
+def _places_voxels(affine: np.ndarray) -> bool:
+    """Whether a matrix gives each axis a direction of its own, and nothing is a kilometre away or long."""
+    if not np.isfinite(affine).all() or abs(affine).max() > 1e6 or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        return False
+    return not np.isnan(orientations.io_orientation(affine)).any()
+
+
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    if not path.name.endswith(NIFTI_SUFFIXES):
-        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    image = _image(stored, geometry)
+    with open_to_write(path) as stream:
+        image_on_grid(stored, geometry).to_stream(stream)
+
+
+@contextlib.contextmanager
+def open_to_write(path: Path) -> Iterator[BinaryIO]:
+    """A NIfTI file to write, packed where its name says so, that appears whole or not at all.
+
+    Raises:
+        InputError: a name that is not NIfTI's.
+    """
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
     with files.open_to_write(path) as stream:
         if not path.name.endswith(".gz"):
-            image.to_stream(stream)
+            yield stream
             return
         # slice by slice, so that no second volume is in memory; no time and no name, so that equal voxels are equal
         with igzip.IGzipFile("", "wb", 2, stream, mtime=0) as packed:
-            image.to_stream(packed)
+            yield packed
 
 
-def _image(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
-    """An image whose header places the voxels exactly as the geometry's file did."""
+def image_on_grid(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """An image whose header places the voxels exactly as the geometry's file did.
+
+    Args:
+        stored: of the geometry's shape, in the file's axis order; a fourth axis may follow.
+        geometry: the grid.
+    """
     cls = nib.Nifti2Image if isinstance(geometry.header, nib.Nifti2Header) else nib.Nifti1Image
     image = cls(stored, geometry.affine)
     image.set_qform(None, 0)

@@ -53,7 +53,7 @@ def _columns_of(measure: str) -> tuple[str, ...]:
 
 #: Of `cases.csv`, in order.
 CASES_COLUMNS = (
-    *("case", "composite_dice", "missing_prediction", "kidney_hu", *STRATA),
+    *("case", "composite_dice", "missing_prediction", "kidney_hu", "prediction_seconds", *STRATA),
     *_CONFUSION_COLUMNS,
     *_columns_of("ece"),
     *_columns_of("brier"),
@@ -214,6 +214,7 @@ def _row(case: CaseScores) -> dict[str, Any]:
         "composite_dice": composite_dice(case.regions),
         "missing_prediction": str(case.missing_prediction).lower(),
         "kidney_hu": case.kidney_hu,
+        "prediction_seconds": round(case.prediction_seconds, 3),
     }
     row |= {name: stratum_of(case) for name, stratum_of in STRATA.items()}
     if case.confusion:

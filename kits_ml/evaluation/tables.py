@@ -48,8 +48,9 @@ class CaseScores:
         kidney_hu: mean HU of the reference's kidney, see `contrast`; NaN where there is no image.
         confusion: voxels of the scan by true label (outer) and predicted label; empty where they were not counted.
         calibration: of the probabilities; None where there were none.
+        prediction_seconds: what the label map took, from the scan in memory; NaN where it was there already.
 
-    The last three stand in `cases.csv` (see `summary`), not in `scores.csv`, and `read_scores` leaves them out.
+    The last four stand in `cases.csv` (see `summary`), not in `scores.csv`, and `read_scores` leaves them out.
     """
 
     case: str
@@ -59,6 +60,7 @@ class CaseScores:
     kidney_hu: float = math.nan
     confusion: tuple[tuple[int, ...], ...] = ()
     calibration: Calibration | None = None
+    prediction_seconds: float = math.nan
 
 
 def write_scores(path: str | Path, cases: Iterable[CaseScores]) -> None:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from kits_ml import files, runtime
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import frames, preprocessing
 from kits_ml.data.neighbours import stack_neighbours
 from kits_ml.errors import InputError
+from kits_ml.inference import mirroring
+from kits_ml.inference.segmenting import Observer, SliceProbabilities, checked_image, segment_slices
 from kits_ml.labels import LABEL_NAMES
 
 log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.keras"
 DESCRIPTION_FILE = "model.json"
-
-
-#: Takes a slice's index, its rows and columns inside the window, and their probabilities.
-Observer = Callable[[int, tuple[slice, slice], np.ndarray], None]
 
 
 class Predictor:
@@ -37,6 +34,7 @@ class Predictor:
         description: what else is known of the model: `label_names`, `seen_cases`, ...; `input_slices` is how many
             slices it sees at once, 1 if nothing is said.
         batch_size: slices the network takes at once; more need more memory.
+        test_time_augmentation: one of `mirroring.MIRRORED_AXES`: the mean over mirrored slices is taken.
     """
 
     def __init__(
@@ -46,12 +44,14 @@ class Predictor:
         *,
         description: Mapping[str, Any] | None = None,
         batch_size: int = 8,
+        test_time_augmentation: str = "none",
     ):
         self.model = model
         self.settings = settings
         self.description = dict(description or {})
         self.input_slices = int(self.description.get("input_slices", 1))
         self.batch_size = batch_size
+        self.test_time_augmentation = test_time_augmentation
 
     def segment(
         self,
@@ -80,23 +80,32 @@ class Predictor:
             InputError: not three axes, NaN or infinite voxels, nothing above `foreground_hu`, or a spacing that is
                 needed and missing.
         """
-        image = _checked(image)
+        image = checked_image(image)
+        slices = self.probabilities(image, spacing_mm=spacing_mm)
+        return segment_slices(slices, shape=image.shape, progress=progress, observe=observe)
+
+    def probabilities(
+        self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None
+    ) -> Iterator[SliceProbabilities]:
+        """Yields the softmax of each slice on the scan's grid, in order; no more than a batch of them is kept.
+
+        Args:
+            image, spacing_mm: as for `segment`.
+
+        Yields:
+            The rows and columns they are of (elsewhere all is background), and `(classes, rows, columns)` float32.
+
+        Raises:
+            InputError: as `segment`.
+        """
+        image = checked_image(image)
         frame = frames.find_frame(image, self.settings, spacing_mm=spacing_mm)
         if note := frame.note(self.settings):
             log.info("%s", note)
-        label_map = np.zeros(image.shape, np.uint8)  # background beyond the window
-        with tqdm(total=len(image), desc=progress, unit="slice", disable=progress is None) as bar:
-            done = 0
-            blocks = preprocessing.prepare_image(image, frame, self.settings)
-            for grey in stack_neighbours(blocks, num_slices=self.input_slices, batch_size=self.batch_size):
-                probabilities = self._probabilities(grey)
-                for restored in preprocessing.restore_probabilities(probabilities, frame):
-                    label_map[done, *frame.inside] = restored.argmax(axis=0)
-                    if observe:
-                        observe(done, frame.inside, restored)
-                    done += 1
-                bar.update(len(grey))
-        return label_map
+        blocks = preprocessing.prepare_image(image, frame, self.settings)
+        for grey in stack_neighbours(blocks, num_slices=self.input_slices, batch_size=self.batch_size):
+            for restored in preprocessing.restore_probabilities(self._probabilities(grey), frame):
+                yield frame.inside, restored
 
     def save(self, folder: Path) -> None:
         """Writes `model.keras` and `model.json`, all that `load` needs."""
@@ -110,7 +119,7 @@ class Predictor:
         files.write_json(folder / DESCRIPTION_FILE, content)
 
     @classmethod
-    def load(cls, folder: str | Path, *, batch_size: int = 8) -> Predictor:
+    def load(cls, folder: str | Path, *, batch_size: int = 8, test_time_augmentation: str = "none") -> Predictor:
         """Loads what `save` wrote. Call `runtime.configure` first.
 
         Raises:
@@ -123,14 +132,21 @@ class Predictor:
         model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
         model.compile(jit_compile=runtime.jit_compile())
         settings = PreprocessingSettings.from_mapping(description["preprocessing"], source=str(folder))
-        return cls(model, settings, description=description, batch_size=batch_size)
+        return cls(
+            model,
+            settings,
+            description=description,
+            batch_size=batch_size,
+            test_time_augmentation=test_time_augmentation,
+        )
 
     def _probabilities(self, grey: np.ndarray) -> np.ndarray:
         """Class probabilities; the last, smaller batch is filled up so that the network is traced once."""
         filled = np.zeros((self.batch_size, *grey.shape[1:]), np.uint8)
         filled[: len(grey)] = grey
-        probabilities = self.model.predict_on_batch(preprocessing.network_input(filled))
-        return np.asarray(probabilities)[: len(grey)]
+        network_input = preprocessing.network_input(filled)
+        mean = mirroring.mean_over_mirrored(self.model.predict_on_batch, network_input, self.test_time_augmentation)
+        return mean[: len(grey)]
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -143,17 +159,3 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if not (folder / MODEL_FILE).exists() or not (folder / DESCRIPTION_FILE).exists():
         raise InputError(f"{folder}: no kits_ml model; expected {MODEL_FILE} and {DESCRIPTION_FILE}")
     return json.loads((folder / DESCRIPTION_FILE).read_text())
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.ndim != 3 or 0 in image.shape:
-        raise InputError(f"image of shape {image.shape}: expected (slices, rows, columns)")
-    if image.dtype == np.int16:
-        return image
-    if image.dtype.kind not in "iuf":
-        raise InputError(f"image of type {image.dtype}: expected HU as numbers")
-    image = image.astype(np.float32, copy=False)
-    if not np.isfinite(image).all():
-        raise InputError(f"image: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite; expected HU values")
-    return image

@@ -183,6 +183,25 @@ def mlflow_folder(model: str) -> Path:
         raise InputError(f"model {model}: not found ({first_line(error)})") from error
 
 
+def pinned(model: str) -> str:
+    """The address of the version behind an alias now: `models:/NAME@ALIAS` gives `models:/NAME/VERSION`.
+
+    Args:
+        model: as for `local_folder`; what is no alias comes back as it is.
+
+    Raises:
+        InputError: no such model or alias, or a server that does not answer.
+    """
+    if not model.startswith("models:/") or "@" not in model:
+        return model
+    check_tracking_server()
+    name, alias = model.removeprefix("models:/").rsplit("@", 1)
+    try:
+        return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
+    except MlflowException as error:
+        raise InputError(f"model {model}: not found ({first_line(error)})") from error
+
+
 def local_folder(model: str) -> Path:
     """The folder with `model.keras` and `model.json` of a model, fetched where it is remote.
 

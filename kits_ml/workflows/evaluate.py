@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import time
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import mlflow
 from tqdm import tqdm
 
 import kits_ml
-from kits_ml import files, runtime
+from kits_ml import files
 from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, patients, volumes
@@ -22,9 +24,12 @@ from kits_ml.evaluation import folders, selftest, subjects, tables
 from kits_ml.evaluation.calibration import CalibrationCounter
 from kits_ml.evaluation.evidence import digest_of
 from kits_ml.evaluation.measured import measure_case
+from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import MODEL_FILE, Predictor
+from kits_ml.inference.segmenting import Observer
 from kits_ml.tracking import registry, runs
 from kits_ml.workflows.report import Evaluated, Loader, ShownCase, log_evaluation, write_evaluation
+from kits_ml.workflows.segmenters import Segmenter, load_segmenter, members_of, split_addresses
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,10 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
     given = [settings.model, settings.data, settings.predictions, settings.references]
     if by_model == by_folders or sum(value is not None for value in given) != 2:
         raise InputError("evaluate: expected either --model with --data, or --predictions with --references")
+    if by_folders and settings.postprocessing == "given":
+        raise InputError(
+            "postprocessing: found given with --predictions; expected --model, whose label maps it cleans"
+        )
     output = Path(settings.output)
     if (output / tables.SCORES_CSV).exists() and not settings.overwrite:
         raise InputError(f"{output / tables.SCORES_CSV}: exists; expected a new folder, or --overwrite true")
@@ -63,12 +72,16 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
 
 
 def score_model(
-    predictor: Predictor, cases: Mapping[str, case_files.Case], *, output: Path, description: str = "evaluate"
+    predictor: Predictor | Segmenter,
+    cases: Mapping[str, case_files.Case],
+    *,
+    output: Path,
+    description: str = "evaluate",
 ) -> tuple[list[tables.CaseScores], dict[str, str]]:
     """Segments and scores whole cases on their own grid.
 
     Args:
-        predictor: the model with its preparation.
+        predictor: whose `segment` is called.
         cases: by name.
         output: gets the label maps, `predictions/<case>.nii.gz`.
         description: what the progress bar says.
@@ -82,7 +95,9 @@ def score_model(
         try:
             image, reference = case_files.load_case(case)
             counter = CalibrationCounter(reference.array, spacing_mm=image.spacing_mm)
-            label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm, observe=counter)
+            timed = _Timed(counter)
+            label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm, observe=timed)
+            prediction_seconds = timed.seconds()
         except InputError as error:
             failures[name] = str(error)
             tqdm.write(f"{name}: {error}")
@@ -96,8 +111,26 @@ def score_model(
             image=image.array,
             calibration=counter.result(),
         )
-        scored.append(measured)
+        scored.append(dataclasses.replace(measured, prediction_seconds=prediction_seconds))
     return scored, failures
+
+
+class _Timed:
+    """An observer with a stopwatch that runs while it does not observe: what the prediction itself takes."""
+
+    def __init__(self, observe: Observer):
+        self._observe = observe
+        self._started = time.perf_counter()
+        self._observing = 0.0
+
+    def __call__(self, *slice_probabilities: Any) -> None:
+        begun = time.perf_counter()
+        self._observe(*slice_probabilities)
+        self._observing += time.perf_counter() - begun
+
+    def seconds(self) -> float:
+        """Since it was made, without the time in which it observed."""
+        return time.perf_counter() - self._started - self._observing
 
 
 def loader_of(cases: Mapping[str, case_files.Case], *, output: Path) -> Loader:
@@ -116,12 +149,12 @@ def loader_of(cases: Mapping[str, case_files.Case], *, output: Path) -> Loader:
     return load
 
 
-def describe_model(predictor: Predictor) -> dict[str, Any]:
+def describe_model(predictor: Predictor | Ensemble) -> dict[str, Any]:
     """What the report says of a model."""
     known = predictor.description
     return {
         "architecture": known.get("architecture"),
-        "slices seen at once": predictor.input_slices,
+        "slices seen at once": ", ".join(str(one.input_slices) for one in members_of(predictor)),
         "training run": known.get("run_id"),
         "training data digest": known.get("data_digest"),
         "cases seen in training": len(known.get("seen_cases", {})) or None,
@@ -131,25 +164,34 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
 
 
 def _by_model(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
-    runtime.configure(num_threads=settings.num_threads)
-    folder = registry.local_folder(settings.model)
-    predictor = Predictor.load(folder, batch_size=settings.batch_size)
+    segmenter = load_segmenter(settings.model, settings)
+    network = segmenter.network
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
-    cases = select_unseen(cases, predictor) if settings.subset == "unseen" else cases
+    cases = select_unseen(cases, network) if settings.subset == "unseen" else cases
     output = Path(settings.output)
-    scored, failures = score_model(predictor, cases, output=output)
+    scored, failures = score_model(segmenter, cases, output=output)
     case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
+    versions = [registry.version_of(address) for address in split_addresses(settings.model)]
     facts = {
         "model": settings.model,
-        "model version": registry.version_of(settings.model),
-        "model digest": sha256_of(folder / MODEL_FILE)[:16],
+        "model version": ", ".join(filter(None, versions)) or None,
+        "model digest": ", ".join(sha256_of(folder / MODEL_FILE)[:16] for folder in segmenter.folders),
         "data": settings.data,
         "data digest": digest_of(case_digests),
-        **describe_model(predictor),
+        **describe_model(network),
     }
-    shown = {**settings.to_dict(), **{f"model: {key}": one for key, one in predictor.settings.to_dict().items()}}
+    shown = {**settings.to_dict(), **segmenter.postprocessing.to_dict(), **_preparations(network)}
     load = loader_of(cases, output=output)
     return scored, failures, {"facts": facts, "settings": shown, "load": load, "case_digests": case_digests}
+
+
+def _preparations(network: Predictor | Ensemble) -> dict[str, Any]:
+    members = members_of(network)
+    return {
+        f"model{f' {number}' if len(members) > 1 else ''}: {key}": value
+        for number, one in enumerate(members, start=1)
+        for key, value in one.settings.to_dict().items()
+    }
 
 
 def _by_folders(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
@@ -186,7 +228,9 @@ def _by_folders(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], di
     return scored, failures, {"facts": facts, "settings": settings.to_dict(), "load": load}
 
 
-def select_unseen(cases: Mapping[str, case_files.Case], predictor: Predictor) -> dict[str, case_files.Case]:
+def select_unseen(
+    cases: Mapping[str, case_files.Case], predictor: Predictor | Ensemble
+) -> dict[str, case_files.Case]:
     """Leaves out the cases whose files, or whose scans under another name, the model was trained on or chosen by.
 
     Raises:

@@ -1,22 +1,47 @@
-"""Segment one scan with a registered model; the result lies on the scan's own grid."""
+"""Segment scans with registered models; the result lies on each scan's own grid."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kits_ml import figures, runtime
+from kits_ml import figures
 from kits_ml.config import PredictSettings
 from kits_ml.data import images, volumes
+from kits_ml.data.probability_files import write_probabilities
+from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
-from kits_ml.inference.predictor import Predictor
+from kits_ml.inference.packed_probabilities import PackedProbabilities
+from kits_ml.inference.segmenting import observe_all
 from kits_ml.labels import REGIONS, region_mask
-from kits_ml.tracking import registry
+from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 log = logging.getLogger(__name__)
+
+#: What the name of each output ends in.
+SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "output": volumes.NIFTI_SUFFIXES,
+    "overlay": (".png",),
+    "probabilities": volumes.NIFTI_SUFFIXES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The files of one scan; None for what is not asked for. See `PredictSettings`."""
+
+    output: Path
+    overlay: Path | None = None
+    probabilities: Path | None = None
+
+    def paths(self) -> dict[str, Path]:
+        """Those that are asked for, by what they are."""
+        return {name: path for name, path in vars(self).items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,52 +49,106 @@ class Predicted:
     """What was written.
 
     Attributes:
-        output: the label map.
-        overlay: the picture, if one was asked for.
+        outputs: the files.
         volumes_ml: volume of each region, millilitres.
+        seconds: from the scan in memory to the last file.
     """
 
-    output: Path
-    overlay: Path | None
+    outputs: Outputs
     volumes_ml: dict[str, float]
+    seconds: float
 
 
 def predict(settings: PredictSettings) -> Predicted:
-    """Segments the scan.
+    """Segments one scan.
 
     Raises:
-        InputError: a scan that cannot be used, an unknown model, or an output that exists.
+        InputError: a scan that cannot be used, an unknown model, an output that exists or is not as it was written.
     """
-    output = Path(settings.output)
-    overlay = Path(settings.overlay) if settings.overlay else None
-    _check_outputs(output, overlay, overwrite=settings.overwrite)
-    image = images.read_image(settings.image)
+    outputs = outputs_of(settings)
+    if not settings.overwrite:
+        check_absent(outputs)
+    image = read_scan(Path(settings.image))  # before the model, which may be far away
+    return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
+
+
+def outputs_of(settings: PredictSettings) -> Outputs:
+    """The files that the settings ask for.
+
+    Raises:
+        InputError: a name with another ending.
+    """
+    given = {name: getattr(settings, name) for name in SUFFIXES if getattr(settings, name) is not None}
+    for name, value in given.items():
+        check_suffix(name, value)
+    return Outputs(**{name: Path(value) for name, value in given.items()})
+
+
+def check_suffix(name: str, value: str) -> None:
+    """Raises an `InputError` where an output's name ends in something else than its kind's."""
+    if not value.lower().endswith(SUFFIXES[name]):
+        raise InputError(f"{value}: expected a name for {name} that ends in {' or '.join(SUFFIXES[name])}")
+
+
+def check_absent(outputs: Outputs) -> None:
+    """Raises an `InputError` where an output is there already."""
+    for path in outputs.paths().values():
+        if path.exists():
+            raise InputError(f"{path}: exists; expected a new name, or --overwrite true")
+
+
+def read_scan(path: Path) -> volumes.Volume:
+    """Reads a scan, and says what there is to say of it.
+
+    Raises:
+        InputError: see `images.read_image`.
+    """
+    image = images.read_image(path)
     if image.note:
         log.info("%s", image.note)
-    folder = registry.local_folder(settings.model)
-    runtime.configure(num_threads=settings.num_threads)
-    predictor = Predictor.load(folder, batch_size=settings.batch_size)
+    return image
+
+
+def predict_scan(
+    segmenter: Segmenter, image: volumes.Volume, outputs: Outputs, *, progress: str | None = None
+) -> Predicted:
+    """Segments a scan and writes what is asked for; the label map, which is verified, last.
+
+    Args:
+        segmenter: what segments.
+        image: the scan.
+        outputs: the files to write; those that are there are replaced.
+        progress: what the progress bar over the slices says; without, there is none.
+
+    Raises:
+        InputError: a scan that cannot be used, or a label map that is not as it was written.
+    """
+    started = time.monotonic()
+    packed = PackedProbabilities(image.array.shape) if outputs.probabilities else None
     try:
-        label_map = predictor.segment(image.array, spacing_mm=image.spacing_mm, progress="segment")
-    except InputError as error:
-        raise InputError(f"{settings.image}: {error}") from error
-    volumes.write_label_map(output, label_map, image.geometry)
-    voxel_ml = float(np.prod(image.spacing_mm)) / 1000
-    volumes_ml = {region: float(region_mask(label_map, region).sum() * voxel_ml) for region in REGIONS}
-    if overlay:
-        title = ", ".join(f"{region} {value:.0f} ml" for region, value in volumes_ml.items())
-        figure = figures.overlay_of_case(
-            image.array, None, label_map, spacing_mm=image.spacing_mm, title=f"{Path(settings.image).name}\n{title}"
+        label_map = segmenter.segment(
+            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed)
         )
-        figures.save_figure(overlay, figure)
-    return Predicted(output=output, overlay=overlay, volumes_ml=volumes_ml)
+    except InputError as error:
+        raise InputError(f"{image.path}: {error}") from error
+    if packed is not None:
+        write_probabilities(outputs.probabilities, packed.foreground, image.geometry)
+    volumes_ml = _volumes_ml(label_map, image.spacing_mm)
+    if outputs.overlay:
+        _write_overlay(outputs.overlay, image, label_map, volumes_ml)
+    write_verified(outputs.output, label_map, image.geometry)
+    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started)
 
 
-def _check_outputs(output: Path, overlay: Path | None, *, overwrite: bool) -> None:
-    if not output.name.endswith(volumes.NIFTI_SUFFIXES):
-        raise InputError(f"{output}: expected an output name that ends in .nii.gz or .nii")
-    if overlay and overlay.suffix.lower() != ".png":
-        raise InputError(f"{overlay}: expected an overlay name that ends in .png")
-    for path in (output, overlay):
-        if path and path.exists() and not overwrite:
-            raise InputError(f"{path}: exists; expected a new name, or --overwrite true")
+def _volumes_ml(label_map: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    num_voxels = {region: sum(int(region_mask(one, region).sum()) for one in label_map) for region in REGIONS}
+    return {region: number * voxel_ml for region, number in num_voxels.items()}
+
+
+def _write_overlay(path: Path, image: volumes.Volume, label_map: np.ndarray, volumes_ml: Mapping[str, float]) -> None:
+    title = ", ".join(f"{region} {value:.0f} ml" for region, value in volumes_ml.items())
+    figure = figures.overlay_of_case(
+        image.array, None, label_map, spacing_mm=image.spacing_mm, title=f"{image.path.name}\n{title}"
+    )
+    figures.save_figure(path, figure)

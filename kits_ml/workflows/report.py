@@ -118,6 +118,9 @@ def log_evaluation(evaluated: Evaluated, *, part: str | None = None) -> None:
     for name, label in (found["calibration"] or {}).get("kidneys", {}).items():
         if name != "brier":
             means[f"ece_{name}"] = label["ece"]["mean"]
+    seconds = [case.prediction_seconds for case in evaluated.cases if not math.isnan(case.prediction_seconds)]
+    if seconds:  # without the part's name: a cost of the model, as `comparison.costs` reads it
+        mlflow.log_metric("prediction_seconds", math.fsum(seconds) / len(seconds))
     prefix = f"{part}_" if part else ""
     mlflow.log_metrics({f"{prefix}{name}": value for name, value in means.items() if not math.isnan(value)})
 

@@ -27,7 +27,6 @@ from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
-from kits_ml.training.devices import check_devices
 from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
@@ -90,16 +89,7 @@ def train(settings: TrainSettings) -> Trained:
         MetricMisreadsError: a metric in use does not read what theory says.
         StoppedError: Ctrl-C or SIGTERM.
     """
-    runtime.configure(
-        num_threads=settings.num_threads,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        num_devices=settings.num_devices,
-    )
-    check_devices(settings, num_devices=runtime.num_devices())
-    runtime.seed_everything(settings.seed)
-    with runtime.device_scope():
-        model = models.build(settings)
+    model = start.new_model(settings)
     stopped = resume.find_stopped(settings)
     parent = stopped.parent if stopped else start.start_from(model, settings)
     with runs.run(
@@ -341,6 +331,12 @@ def _describe(
         "data_digest": prepared.store.digest,
         "seen_cases": parent.seen("seen_cases", seen_cases) if parent else seen_cases,
         "seen_slices": parent.seen("seen_slices", seen_slices) if parent else seen_slices,
+        # of those seen: fit for choosing settings, since no weight was ever fitted to them
+        "validation_cases": [
+            name
+            for name in prepared.split.validation
+            if parent is None or not parent.has_seen(seen_cases[name], slice_digests[name])
+        ],
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }

@@ -9,7 +9,9 @@ from kits_ml.evaluation.misreading import (
     MISREAD_IOU_OF_UNSATURATED,
     misread_iou_of_background,
     misread_iou_of_pixel_error,
+    misread_iou_of_softmax,
     pixel_error_of_misread_iou,
+    saturated_part_behind_misread_iou,
 )
 
 NUM_PIXELS = 10_000
@@ -43,6 +45,34 @@ def test_only_the_number_of_wrong_pixels_counts(num_wrong):
     assert found == pytest.approx(misread_iou_of_pixel_error(num_wrong / NUM_PIXELS), abs=1e-5)
 
 
+@pytest.mark.parametrize(("num_right", "num_wrong"), [(0, 0), (9_000, 0), (9_000, 600), (9_856, 1), (0, 300)])
+def test_some_pixels_wholly_sure(num_right, num_wrong):
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, size=NUM_PIXELS)
+    softmax = np.full((NUM_PIXELS, 3), 0.2, np.float32)
+    softmax[np.arange(NUM_PIXELS), labels] = 0.6  # right, but not wholly sure
+    softmax[:num_right] = np.eye(3)[labels[:num_right]]
+    softmax[num_right : num_right + num_wrong] = np.eye(3)[(labels[num_right : num_right + num_wrong] + 1) % 3]
+    metric = keras.metrics.MeanIoU(num_classes=3)
+    metric.update_state(np.eye(3, dtype=np.float32)[labels], softmax)
+    expected = misread_iou_of_softmax(saturated_right=num_right / NUM_PIXELS, saturated_wrong=num_wrong / NUM_PIXELS)
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_0_989_needs_nearly_all_pixels_wholly_sure():
+    # (r + 2 / (3 - r)) / 2: at r = 0.98 it is (0.98 + 0.9901) / 2 = 0.98505, at 0.986 (0.986 + 0.99305) / 2 = 0.98952
+    assert misread_iou_of_softmax(saturated_right=0.98, saturated_wrong=0) == pytest.approx(0.98505, abs=1e-5)
+    assert misread_iou_of_softmax(saturated_right=0.986, saturated_wrong=0) == pytest.approx(0.98952, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.985, 1.0])
+def test_the_sure_pixels_behind_a_reading(part):
+    reading = misread_iou_of_softmax(saturated_right=part, saturated_wrong=0)
+    assert saturated_part_behind_misread_iou(reading) == pytest.approx(part, abs=1e-9)
+    with pytest.raises(InputError, match="expected 1/3 to 1"):
+        saturated_part_behind_misread_iou(0.3)
+
+
 def test_the_numbers_of_the_report():
     assert misread_iou_of_background(0.0073) == pytest.approx(0.9891, abs=5e-5)
     assert misread_iou_of_background(0.0101) == pytest.approx(0.985, abs=5e-4)
@@ -69,3 +99,5 @@ def test_ends_and_errors():
         for bad in (-0.1, 1.1, float("nan")):
             with pytest.raises(InputError, match="expected"):
                 function(bad)
+    with pytest.raises(InputError, match="expected at most 1"):
+        misread_iou_of_softmax(saturated_right=0.7, saturated_wrong=0.4)

@@ -27,10 +27,10 @@ def test_leak_a_training_scan_with_another_label_map(tmp_path, make_case):
     volumes.write_label_map(cases["case_00001"].labels_path, np.zeros(image.array.shape), image.geometry)
     volumes.write_image(cases["case_00001"].image_path, image.array, volumes.kits_geometry((6, 64, 64), (1, 1, 1)))
     predictor = SimpleNamespace(description=description)
-    assert list(evaluate._select_unseen(cases, predictor)) == ["case_00002"]
+    assert list(evaluate.select_unseen(cases, predictor)) == ["case_00002"]
     del cases["case_00002"]
     with pytest.raises(InputError, match="all 2 cases were seen in training"):
-        evaluate._select_unseen(cases, predictor)
+        evaluate.select_unseen(cases, predictor)
 
 
 def test_a_case_that_cannot_be_read_is_left_to_the_scoring(tmp_path, make_case):
@@ -38,4 +38,4 @@ def test_a_case_that_cannot_be_read_is_left_to_the_scoring(tmp_path, make_case):
     (tmp_path / "case_00000" / "imaging.nii.gz").write_bytes(b"no")
     cases = {case.name: case for case in case_files.find_cases(tmp_path)}
     predictor = SimpleNamespace(description={"seen_cases": {"a": "0"}, "seen_slices": {"a": ["0"]}})
-    assert list(evaluate._select_unseen(cases, predictor)) == ["case_00000"]
+    assert list(evaluate.select_unseen(cases, predictor)) == ["case_00000"]

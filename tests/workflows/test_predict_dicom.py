@@ -11,22 +11,25 @@ from kits_ml.config import PredictSettings
 from kits_ml.data import images, volumes
 from kits_ml.errors import InputError
 from kits_ml.workflows import predict as workflow
+from kits_ml.workflows import segmenters
 
 
 class _Bright:
+    description = {}  # noqa: RUF012
+
     @classmethod
-    def load(cls, folder, *, batch_size):
+    def load(cls, folder, **options):
         return cls()
 
-    def segment(self, array, *, spacing_mm, progress):
+    def segment(self, array, **options):
         return (array > 0).astype(np.uint8)
 
 
 @pytest.fixture
 def series(tmp_path, monkeypatch):
-    monkeypatch.setattr(workflow, "Predictor", _Bright)
-    monkeypatch.setattr(workflow.registry, "local_folder", lambda model: tmp_path)
-    monkeypatch.setattr(workflow.runtime, "configure", lambda num_threads: None)
+    monkeypatch.setattr(segmenters, "Predictor", _Bright)
+    monkeypatch.setattr(segmenters.registry, "local_folder", lambda model: tmp_path)
+    monkeypatch.setattr(segmenters.runtime, "configure", lambda num_threads: None)
     ds = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
     (tmp_path / "ct").mkdir()
     x, y, z = ds.ImagePositionPatient

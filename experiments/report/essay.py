@@ -1,0 +1,188 @@
+"""The essay as a self-contained page and as the README's block, from the files of the stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import data_chapters
+import phantom_slices
+import training_chapters
+from stages import read_record
+from words import NamedPicture, Part, Results, number, percent
+
+from kits_ml import files, page
+
+BEGIN, END = "<!-- essay: begin -->", "<!-- essay: end -->"
+TITLE = "Mean IoU 0.989, and what it was worth"
+SUBTITLE = (
+    "A student report trained a U-Net on 48 KiTS19 cases and read a mean IoU of 0.989; its predicted segmentation "
+    "did "
+    "not look like it. Here the training is done again as the report says it, and the number is taken apart."
+)
+
+#: Files of a published essay.
+PAGE_HTML, RESULTS_JSON = "essay.html", "results.json"
+
+
+def write_essay(stages: Path, output: Path, *, phantom: Path, are_real: bool, publish: Path | None) -> Path:
+    """Writes the page from what the stages found so far.
+
+    Args:
+        stages: folder of the stages' files.
+        output: gets `essay.html`, with the predicted segmentations that lie in its `pictures/`.
+        phantom: folder of phantom cases; without cases there is no picture of a synthetic slice.
+        are_real: whether the predicted segmentations are of real patients.
+        publish: an experiment's folder; its `results/` and the block in its `README.md` are made anew, without any
+            picture of a real patient. None: nothing is published.
+
+    Returns:
+        The page in `output`.
+    """
+    records = read_records(stages)
+    results = results_of(records)
+    predicted = {path.stem: path.read_bytes() for path in sorted((output / "pictures").glob("*.png"))}
+    slices = phantom_slices.draw(phantom) if any(phantom.glob("case_*")) else None
+    parts = chapters(results, predicted=predicted, are_real=are_real, slices=slices)
+    files.write_bytes(output / PAGE_HTML, render(parts, results, records).encode())
+    if publish:
+        public = [part for part in parts if not getattr(part, "private", False)]
+        _publish(public, results, records, folder=publish)
+    return output / PAGE_HTML
+
+
+def read_records(stages: Path) -> dict[str, dict[str, Any]]:
+    """The stages' files by name, those that can be read."""
+    found = {path.stem: read_record(path) for path in sorted(stages.glob("*.json"))}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def results_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the stages found; that of the exact training with its settings."""
+    results = {name: dict(record["result"]) for name, record in records.items()}
+    if "exact" in results:
+        results["exact"]["settings"] = records["exact"]["settings"]
+    return results
+
+
+def chapters(results: Results, *, predicted: Mapping[str, bytes], are_real: bool, slices: bytes | None) -> list[Part]:
+    """All chapters in order; `predicted` and `are_real` as of `report`, `slices` the picture of `phantom_slices`."""
+    parts = [
+        *training_chapters.report(results, predicted=predicted, are_real=are_real),
+        *data_chapters.metric(results),
+        *data_chapters.labels(results),
+        *data_chapters.grey(results),
+    ]
+    if slices:
+        parts.append(
+            NamedPicture(
+                name="phantom_slices",
+                title="",
+                image=slices,
+                media_type="image/png",
+                caption="A synthetic patient. Above: clipped before gamma; not clipped, as a PNG shows it; not "
+                "clipped, "
+                "with its whole range spread over the grey levels. Below, enlarged: labels by nearest, the mean of "
+                "their numbers, and that rounded: kidney (green) appears between tumour (orange) and background.",
+                alt="Three renderings of one slice, the second nearly black; three of its labels, the last with a "
+                "rim "
+                "of kidney that is not there.",
+            )
+        )
+    return [
+        *parts,
+        *training_chapters.leakage(results),
+        *training_chapters.mended(results),
+        *training_chapters.instead(results),
+    ]
+
+
+def verdict(results: Results) -> str:
+    """The answer in two sentences."""
+    found = results.get("readings")
+    if not found:
+        return "MeanIoU, given one-hot labels and softmax, reads pixel accuracy and not overlap."
+    ways = found["ways"]
+    return (
+        "MeanIoU, given one-hot labels and softmax, reads pixel accuracy and not overlap: "
+        f"{found['theory']['reported']} says that {percent(1 - found['theory']['pixel_error_of_reported'], 2)} of "
+        "the "
+        f"pixels were right. On our test patients a prediction of nothing reads "
+        f"{number(ways['nothing']['as_reported'])}, and the trained network, whose tumour Dice is "
+        f"{number(ways['trained']['dice_tumour']['mean'])} and kidney Dice "
+        f"{number(ways['trained']['dice_kidney']['mean'])}, reads {number(ways['trained, hardened']['as_reported'])} "
+        f"made hard and {number(ways['trained']['as_reported'])} as it is."
+    )
+
+
+def render(parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page's HTML."""
+    rows = [[name, f"{record['seconds']:,.0f}", record["machine"]] for name, record in records.items()]
+    return page.render(
+        title=TITLE,
+        subtitle=SUBTITLE,
+        verdict=verdict(results),
+        sentences=[],
+        caveats=training_chapters.cannot_be_known(results),
+        parts=parts,
+        settings=page.Table(
+            title="Stages, seconds and machine", header=["stage", "seconds", "measured on"], rows=rows
+        ),
+    )
+
+
+def to_markdown(parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same for the README; pictures are files in `results/`."""
+    lines = [f"**{verdict(results)}**", ""]
+    lines += [f"- {one}" for one in training_chapters.cannot_be_known(results)] + [""]
+    for part in parts:
+        if part.title:
+            lines += [f"## {part.title}", ""]
+        if isinstance(part, page.Text):
+            for paragraph in part.paragraphs:
+                lines += [paragraph, ""]
+            lines += [f"- {point}" for point in part.points] + ([""] if part.points else [])
+        elif isinstance(part, page.Table):
+            lines += [*_markdown_table(part), ""] + ([part.note, ""] if part.note else [])
+        else:
+            lines += [f"![{part.alt}](results/{_file_of(part)})", "", f"*{part.caption}*", ""]
+    lines += ["## Measured on", "", "| stage | seconds | machine |", "|---|--:|---|"]
+    lines += [f"| {name} | {record['seconds']:,.0f} | {record['machine']} |" for name, record in records.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(table: page.Table) -> list[str]:
+    lines = [table.header, ["---", *["--:"] * (len(table.header) - 1)], *table.rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _file_of(picture: NamedPicture) -> str:
+    return f"{picture.name}.{'svg' if picture.media_type == 'image/svg+xml' else 'png'}"
+
+
+def _publish(
+    parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]], *, folder: Path
+) -> None:
+    target = folder / "results"
+    shown = [part for part in parts if isinstance(part, NamedPicture)]
+    for part in shown:
+        files.write_bytes(target / _file_of(part), part.image)
+    wanted = {_file_of(part) for part in shown}
+    for path in [*target.glob("*.svg"), *target.glob("*.png")]:
+        if path.name not in wanted:
+            path.unlink()
+    files.write_bytes(target / PAGE_HTML, render(parts, results, records).encode())
+    kept = ("settings", "seconds", "machine", "code", "result")
+    files.write_json(target / RESULTS_JSON, {name: {key: one[key] for key in kept} for name, one in records.items()})
+    readme = folder / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    block = f"{BEGIN}\n{to_markdown(parts, results, records)}{END}"
+    files.write_bytes(readme, f"{before}{block}{after}".encode())
+
+
+def published(folder: Path) -> Mapping[str, Any]:
+    """What `results.json` of a published essay holds, by stage."""
+    return json.loads((folder / "results" / RESULTS_JSON).read_text(encoding="utf-8"))

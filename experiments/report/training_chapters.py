@@ -1,0 +1,290 @@
+"""The chapters on trainings: the report's own, slices shuffled over patients, faults mended; and what to do instead.
+
+Every number comes from a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pictures
+from steps import TRAINED_STEPS, series
+from words import NamedPicture, Part, Result, Results, difference, interval, missing, num_shown, number, percent, told
+
+from kits_ml.config import TrainSettings
+from kits_ml.page import Table, Text
+from kits_ml.trust import as_reported
+
+#: The report's metric, as a run logs it.
+TRAINING_METRIC, VALIDATION_METRIC = as_reported("mean_iou"), as_reported("val_mean_iou")
+
+#: What the report says of itself.
+REPORT_SAYS: Mapping[str, str] = {
+    "cases": "48 of KiTS19: at most 110 slices, HU from −1024 to 1679",
+    "slices to train on": "2,500",
+    "slices to validate on": "1,100",
+    "batch": "50 (validation 22)",
+    "steps": "5 epochs of 50",
+    "optimiser": "Adam, learning rate not stated",
+    "loss": "categorical cross-entropy",
+    "network": "U-Net, filters not stated",
+    "split": "not stated",
+    "mean IoU": "0.989",
+}
+
+TITLES = {"thin": "real slices", "phantom": "phantom"}
+
+
+def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) -> list[Part]:
+    """The report done again, and its three figures.
+
+    Args:
+        results: of the stages.
+        predicted: pictures of predicted segmentations by name, PNG.
+        are_real: whether they show real patients.
+    """
+    exact, prepared, readings = (results.get(name) for name in ("exact", "prepare", "readings"))
+    if not (exact and prepared and readings):
+        return [missing("The report, done again", "readings")]
+    history, test = exact["history"], exact["summaries"]["test"]["regions"]
+    curve = NamedPicture(
+        name="learning_curve",
+        title="",
+        image=pictures.learning_curve(exact, readings["theory"]["reported"]),
+        caption="The accuracy curve: the report's metric (orange) and, of the same training, the scores of whole "
+        "patients. Softmax as it is.",
+        alt=told(
+            "last epoch",
+            {
+                "MeanIoU in validation": history[VALIDATION_METRIC][-1],
+                "kidney Dice": history["val_dice_kidney"][-1],
+                "tumour Dice": history["val_dice_tumour"][-1],
+            },
+        ),
+    )
+    words = [
+        f"The training ran as the report says it, on what the data has: {exact['images_seen']:,} images drawn from "
+        f"{prepared['parts']['train']['num_slices']:,} slices, {exact['training_minutes']:.0f} minutes in "
+        f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
+        f"experiments/presets/report.yaml takes the package's defaults: {TrainSettings.base_filters} filters, "
+        "learning "
+        f"rate {history['learning_rate'][-1]:g}, a split by patient. Where its words cannot be followed without "
+        "damage, the preset follows sense (labels by nearest, "
+        "intensities clipped); what the literal words cost stands in the chapters below.",
+        "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
+        "Ours follow.",
+        f"On the {readings['num_cases']} test patients, on the scans' own grids, the trained network has a kidney "
+        "Dice "
+        f"of {interval(test['kidney']['dice'])} and a tumour Dice of {interval(test['tumour']['dice'])}. Where the "
+        f"slices show a tumour, its Dice is {interval(test['tumour']['dice']['with_region'])}. The weights are those "
+        f"of epoch {exact['best_epoch'] + 1:.0f}, by the validation patients' foreground IoU.",
+    ]
+    parts: list[Part] = [
+        Text(title="The report, done again", paragraphs=words),
+        curve,
+        Table(
+            title="",
+            header=["", "the report says", "here"],
+            rows=_beside(exact, prepared, readings),
+            of_words=True,
+        ),
+    ]
+    for name, image in predicted.items():
+        parts.append(
+            NamedPicture(
+                name=name,
+                title="",
+                image=image,
+                media_type="image/png",
+                caption="A predicted segmentation: truth solid, prediction dashed; kidney green, tumour orange. "
+                f"{name.replace('_', ' ')}.",
+                alt="CT slices with outlines of the true and the predicted kidney and tumour.",
+                private=are_real,
+            )
+        )
+    return parts
+
+
+def leakage(results: Results) -> list[Part]:
+    """(b) Slices shuffled over patients."""
+    found = {TITLES[name]: results[f"leakage_{name}"] for name in TITLES if f"leakage_{name}" in results}
+    if not found:
+        return [missing("Slices shuffled over patients", "leakage_phantom")]
+    rows, words = [], []
+    for source, one in found.items():
+        for region in ("kidney", "tumour"):
+            dice = one[f"dice_{region}"]
+            rows.append([f"{source}, {region}", *(interval(dice[key]) for key in ("shuffled", "new", "leak"))])
+        kidney, tumour = (one[f"dice_{region}"]["leak"] for region in ("kidney", "tumour"))
+        words.append(
+            f"On the {source} the shuffled split reports, for the kidney, {difference(kidney)}; for the tumour, "
+            f"{difference(tumour)}. {one['num_cases']} patients; {_budget(one['runs']['A']['sizes'])}."
+        )
+    return [
+        Text(
+            title="Slices shuffled over patients",
+            paragraphs=[
+                "The neighbour of a CT slice looks like the slice. If slices are shuffled before they are split, the "
+                "network is validated on patients that it has seen, a few millimetres away. To measure what that is "
+                "worth, two networks were trained on the same number of slices, each on half of the slices of half "
+                "of the patients. The other half of the slices is what a shuffled split would validate on. Every "
+                "patient is known to one network and new to the other, so the two scores are of the same slices.",
+                *words,
+            ],
+        ),
+        Table(
+            title="",
+            header=["Dice per patient", "shuffled split reports", "new patients", "difference"],
+            rows=rows,
+            note="95 % bootstrap intervals over the patients whose slices show the region. Neighbouring slices exist "
+            "in "
+            "the phantom. The real patients here have two slices at most, far apart, so little can leak. One network "
+            "a group: what the seed does is not in the intervals.",
+        ),
+        NamedPicture(
+            name="leakage",
+            title="",
+            image=pictures.leakage(found),
+            caption="The same slices, scored by a network that knows the patient and by one that does not. "
+            + "; ".join(f"{source}: {_budget(one['runs']['A']['sizes'])}" for source, one in found.items())
+            + ".",
+            alt=told("leak", {row[0]: one for row, one in zip(rows, _leaks(found), strict=True)}),
+        ),
+    ]
+
+
+def mended(results: Results) -> list[Part]:
+    """(e) One fault after the other mended."""
+    parts: list[Part] = []
+    for source, title in TITLES.items():
+        stages = {step.name: results.get(f"mending_{source}_{step.name}") for step in TRAINED_STEPS}
+        if not all(stages.values()):
+            continue
+        mended_rows = series(stages)
+        budget = _budget(mended_rows[0]["sizes"])
+        rows = [
+            [
+                row["title"],
+                number(row["as_reported"]["softmax"]),
+                number(row["as_reported"]["hardened"]),
+                percent(row["as_reported"]["pixel_error"]),
+                interval(row["test"]["dice_kidney"]),
+                interval(row["test"]["dice_tumour"]),
+            ]
+            for row in mended_rows
+        ]
+        first, last = mended_rows[0], mended_rows[-1]
+        words = (
+            f"On the {title}, from the first row to the last, MeanIoU on hard predictions goes from "
+            f"{number(first['as_reported']['hardened'])} to {number(last['as_reported']['hardened'])}; the kidney "
+            "Dice "
+            f"of held-out patients from {number(first['test']['dice_kidney']['mean'])} to "
+            f"{number(last['test']['dice_kidney']['mean'])}, the tumour's from "
+            f"{number(first['test']['dice_tumour']['mean'])} to {number(last['test']['dice_tumour']['mean'])}."
+        )
+        parts += [
+            Text(title="", paragraphs=[words]),
+            Table(
+                title="",
+                header=["training", "MeanIoU", "MeanIoU, hard", "wrong pixels", "kidney Dice", "tumour Dice"],
+                rows=rows,
+                note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
+                f"validation slices, with its own labels. Dice: of the {first['sizes']['num_test']} held-out "
+                f"patients, those who show the region ({num_shown(first['test']['dice_kidney'])} kidney, "
+                f"{num_shown(first['test']['dice_tumour'])} tumour), right labels, 95 % intervals; one seed each, so "
+                f"small steps mean nothing; {budget}.",
+            ),
+            NamedPicture(
+                name=f"mending_{source}",
+                title="",
+                image=pictures.mending(mended_rows),
+                caption=f"The series on the {title}: {budget}; {first['sizes']['num_test']} held-out patients.",
+                alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in mended_rows}),
+            ),
+        ]
+    if not parts:
+        return [missing("One fault after the other mended", "mending_phantom_sampling")]
+    words = (
+        "The same small training again and again. First the report's way with all its faults, then one more mended "
+        "in "
+        "each row. The left columns are what the report would have read; the right ones are what a new patient gets."
+    )
+    return [Text(title="One fault after the other mended", paragraphs=[words]), *parts]
+
+
+def instead(results: Results) -> list[Part]:
+    """What to do instead."""
+    points = [
+        "Score whole patients that training has never seen, and give an interval over patients.",
+        "Leave the background out of the score: kidney and tumour each by itself, from the most probable class.",
+        "Before you believe a metric, feed it predictions whose score you know: nothing, everything, perfect, and "
+        "perfect but unsure. kits-ml selftest does it for the metrics here and for any Keras metric.",
+        "Put the score of a prediction of nothing beside yours. If it is close, you have nothing.",
+        "Split by patient. A slice is not a patient.",
+        "Resize labels by nearest. Look at the values that are in the files.",
+        "Clip to the window before anything that depends on the extremes.",
+        "Choose weights by the honest score, and touch the test patients once.",
+        "Look at pictures, the worst case first. The report did, and its pictures were right.",
+    ]
+    return [
+        Text(title="What to do instead", paragraphs=["In the order of what it costs to forget it:"], points=points)
+    ]
+
+
+def cannot_be_known(results: Results) -> list[str]:
+    """What stands beside the verdict."""
+    found = [
+        "The report's code is not there. That it used MeanIoU with one-hot labels is the likeliest reading of its "
+        "words, and the only one found that explains 0.989 beside such pictures.",
+        "Whether 0.989 was a model of nothing or a mediocre one cannot be known: both lie on the same curve.",
+    ]
+    if readings := results.get("readings"):
+        theory = readings["theory"]
+        found.append(
+            f"To read {theory['reported']} from softmax as it is, at least "
+            f"{percent(theory['saturated_of_reported'])} "
+            "of the pixels must have had a probability of exactly 1. A network that says background everywhere gets "
+            "there, and so does one whose output was made hard before."
+        )
+    if "leakage_thin" in results:
+        found.append(
+            "The real data here are single slices of many patients, not the report's 48 whole scans: numbers of "
+            "slices, "
+            "foreground and passes differ, and pixels outside the window are lost."
+        )
+    return found
+
+
+def _beside(exact: Result, prepared: Result, readings: Result) -> list[list[str]]:
+    parts, history = prepared["parts"], exact["history"]
+    steps = len(history["loss"])
+    here = {
+        "cases": f"{prepared['num_kept']} of {prepared['num_kept'] + prepared['num_left_out']} by the same rule",
+        "slices to train on": f"{parts['train']['num_slices']:,} of {parts['train']['num_cases']} patients",
+        "slices to validate on": f"{parts['validation']['num_slices']:,} of {parts['validation']['num_cases']} "
+        "patients",
+        "batch": f"{exact['settings']['batch_size']}",
+        "steps": f"{steps} epochs of {exact['settings']['steps_per_epoch']}",
+        "optimiser": f"Adam, learning rate {history['learning_rate'][-1]:g}",
+        "loss": "categorical cross-entropy",
+        "network": f"U-Net, {exact['settings'].get('base_filters', TrainSettings.base_filters)} filters",
+        "split": "by patient",
+        "mean IoU": f"MeanIoU of the last epoch: training {number(history[TRAINING_METRIC][-1])}, validation "
+        f"{number(history[VALIDATION_METRIC][-1])}; test, made hard: "
+        f"{number(readings['ways']['trained, hardened']['as_reported'])}; honest mean IoU, test: "
+        f"{number(readings['ways']['trained']['mean_iou_pooled'])}",
+    }
+    return [[name, said, here[name]] for name, said in REPORT_SAYS.items()]
+
+
+def _budget(sizes: Mapping[str, Any]) -> str:
+    train = sizes["train"]
+    return (
+        f"small trainings of {sizes['image_size']} pixels, {sizes['base_filters']} filters, {sizes['steps']} steps "
+        f"of {sizes['batch_size']}, {train['num_slices']} slices of {train['num_cases']} patients"
+    )
+
+
+def _leaks(found: Results) -> list[float]:
+    return [one[f"dice_{region}"]["leak"]["mean"] for one in found.values() for region in ("kidney", "tumour")]

@@ -1,0 +1,57 @@
+"""Writing probabilities as NIfTI: four axes, the last one the classes, a byte a voxel and class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kits_ml.data import volumes
+from kits_ml.labels import LABEL_NAMES
+
+#: A stored 255 is probability 1; the header says so to every reader.
+SLOPE = 1 / 255
+
+#: Lines of the last axis that are brought into the file's order together.
+_BLOCK_BYTES = 1 << 24
+
+
+def write_probabilities(path: str | Path, foreground: np.ndarray, geometry: volumes.Geometry) -> None:
+    """Writes the probabilities of all classes on the geometry's grid; the file appears whole or not at all.
+
+    Args:
+        path: ends in `.nii.gz` or `.nii`.
+        foreground: `(classes - 1, slices, rows, columns)` uint8, 255 for probability 1: kidney, tumour. Background
+            is what is left of 255.
+        geometry: the grid to write on.
+
+    Raises:
+        ValueError: a shape that does not fit.
+    """
+    stored = [geometry.to_file(one) for one in foreground]
+    if {one.shape for one in stored} != {tuple(geometry.shape)}:
+        raise ValueError(f"probabilities of shape {foreground.shape} do not fit the grid {geometry.shape}")
+    shape = (*geometry.shape, len(stored) + 1)
+    header = volumes.image_on_grid(np.broadcast_to(np.uint8(0), shape), geometry).header
+    header["descrip"] = f"probabilities: {', '.join(LABEL_NAMES.values())}"
+    header["cal_max"] = 1
+    header.set_slope_inter(SLOPE, 0)
+    header.set_data_offset(header.single_vox_offset)
+    with volumes.open_to_write(Path(path)) as stream:
+        stream.write(header.binaryblock)
+        stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
+        for label in range(len(stored) + 1):
+            for part in _blocks(geometry.shape):
+                shown = [one[..., part] for one in stored]
+                stream.write((shown[label - 1] if label else _background(shown)).tobytes(order="F"))
+
+
+def _blocks(shape: tuple[int, int, int]) -> list[slice]:
+    step = max(1, _BLOCK_BYTES // (shape[0] * shape[1]))
+    return [slice(first, first + step) for first in range(0, shape[2], step)]
+
+
+def _background(foreground: list[np.ndarray]) -> np.ndarray:
+    """What is left of 255; sums of rounded bytes may be one more."""
+    summed = sum(one.astype(np.int16) for one in foreground)
+    return np.clip(255 - summed, 0, 255).astype(np.uint8)

@@ -1,0 +1,121 @@
+"""Segment a folder of scans: goes on where it stopped, and past scans that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import kits_ml
+from kits_ml import files
+from kits_ml.config import PredictSettings
+from kits_ml.data import scans, volumes
+from kits_ml.errors import InputError
+from kits_ml.labels import REGIONS
+from kits_ml.workflows.predict import SUFFIXES, check_suffix, predict_scan, read_scan
+from kits_ml.workflows.scan_jobs import ScanJob
+from kits_ml.workflows.segmenters import Segmenter, load_segmenter
+
+PREDICTIONS_CSV = "predictions.csv"
+
+#: Of `predictions.csv`. A scan that failed has a message and nothing else.
+COLUMNS = ("name", "image", *(f"{region}_ml" for region in REGIONS), "seconds", "message")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedFolder:
+    """What became of a folder of scans.
+
+    Attributes:
+        output: the folder with a label map a scan, and `predictions.csv`.
+        rows: of that table, by the scan's name.
+        num_kept: how many of them were there from before.
+        failures: messages by the scan's name.
+    """
+
+    output: Path
+    rows: Mapping[str, Mapping[str, Any]]
+    num_kept: int
+    failures: Mapping[str, str]
+
+
+def is_folder(settings: PredictSettings) -> bool:
+    """Whether a folder of scans is meant: the image is a folder, and the output no NIfTI file."""
+    return Path(settings.image).is_dir() and not settings.output.lower().endswith(volumes.NIFTI_SUFFIXES)
+
+
+def predict_folder(settings: PredictSettings) -> PredictedFolder:
+    """Segments each scan of a folder, see `scans.find_scans`.
+
+    A scan whose outputs are there, made of the same file by the same models with the same settings, is not done
+    again. Outputs of anything else are left alone and the scan counts as failed, unless `overwrite` is set.
+
+    Raises:
+        InputError: no scans, an unknown model, names of outputs that cannot be used.
+    """
+    output, names = Path(settings.output), _names_of_outputs(settings)
+    found = scans.find_scans(settings.image, leave_out=output)
+    segmenter = load_segmenter(settings.model, settings)
+    made_by = _made_by(segmenter, settings)
+    rows: dict[str, Mapping[str, Any]] = {}
+    num_kept = 0
+    try:
+        for scan in tqdm(found, desc="predict", unit="scan"):
+            job = ScanJob(scan=scan, folder=output, names=names, made_by=made_by)
+            kept = job.finished()
+            num_kept += kept is not None
+            rows[scan.name] = kept or _attempt(job, segmenter, overwrite=settings.overwrite)
+    finally:  # Ctrl-C leaves a table of what is done
+        if rows:
+            files.write_csv(output / PREDICTIONS_CSV, rows.values(), list(COLUMNS))
+    failures = {name: row["message"] for name, row in rows.items() if "message" in row}
+    return PredictedFolder(output=output, rows=rows, num_kept=num_kept, failures=failures)
+
+
+def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> Mapping[str, Any]:
+    """Segments a scan; gives its row of the table."""
+    row = {"name": job.scan.name, "image": str(job.scan.path)}
+    try:
+        job.begin(overwrite=overwrite)
+        predicted = predict_scan(segmenter, read_scan(job.scan.path), job.outputs)
+    except (InputError, OSError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
+        return row | {"message": message}
+    row |= {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
+    row["seconds"] = round(predicted.seconds, 1)
+    job.finish(row)
+    return row
+
+
+def _names_of_outputs(settings: PredictSettings) -> dict[str, str]:
+    """Names for the outputs besides the label map: each kind has a folder of its own."""
+    given = {name: getattr(settings, name) for name in SUFFIXES if name != "output"}
+    names = {name: value for name, value in given.items() if value is not None}
+    for name, value in names.items():
+        check_suffix(name, value)
+        if Path(value).name != value or value.startswith("."):
+            raise InputError(
+                f"{name}: found {value}, expected a plain name for a folder of scans, such as {name}.png"
+            )
+    folders = [value.partition(".")[0] for value in names.values()]
+    if len(set(folders)) < len(folders):
+        raise InputError(f"found {', '.join(names.values())}; expected names that differ before the first dot")
+    return names
+
+
+def _made_by(segmenter: Segmenter, settings: PredictSettings) -> str:
+    """A digest of all that outputs depend on besides the scan."""
+    content = {
+        "models": segmenter.digests(),
+        "postprocessing": segmenter.postprocessing.to_dict(),
+        "test_time_augmentation": settings.test_time_augmentation,
+        "kits_ml": kits_ml.__version__,
+    }
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,124 @@
+"""What is compared in the report's experiment differs in what is asked about, and in nothing else."""
+
+import itertools
+
+import numpy as np
+import pytest
+from leakage import GROUPS, crossed_groups, summarise_leak
+from mending import Parts, split_slices
+from readings import WAYS, read_rule, read_ways
+from steps import STEPS, TRAINED_STEPS, series
+
+from kits_ml.evaluation.misreading import misread_iou_of_background
+from kits_ml.training.batches import SliceArrays
+
+
+def _slices(num_slices: dict[str, int]) -> SliceArrays:
+    cases = tuple(case for case, number in num_slices.items() for _ in range(number))
+    empty = np.zeros((len(cases), 8, 8), np.uint8)
+    return SliceArrays(grey=empty, labels=empty, cases=cases)
+
+
+def test_each_patient_is_known_to_one_network_and_new_to_the_other():
+    slices = _slices({f"case_{number:05d}": number % 4 + 1 for number in range(20)})
+    drawn = crossed_groups(slices.cases, seed=0)
+    several = {case for case in slices.cases if slices.cases.count(case) > 1}
+    assert set(drawn["group_of"]) == several
+    held = {slices.cases[number] for number in drawn["held"]}
+    assert held == several
+    for group in GROUPS:
+        train = drawn["train"][group]
+        assert not set(train) & set(drawn["held"])
+        known = {slices.cases[number] for number in train} & several
+        assert known == {case for case in several if drawn["group_of"][case] == group}
+    # patients of one slice are in both trainings, and no slice is in none
+    single = {number for number, case in enumerate(slices.cases) if case not in several}
+    assert single == set(drawn["train"]["A"]) & set(drawn["train"]["B"])
+    used = set(drawn["held"]).union(*drawn["train"].values())
+    assert used == set(range(len(slices.cases)))
+
+
+def test_the_leak_is_paired_by_patient():
+    def scores(**dice):
+        return {
+            case: dict.fromkeys(("dice_kidney", "dice_tumour", "foreground_iou"), one) for case, one in dice.items()
+        }
+
+    runs = {
+        "A": {"shuffled": scores(a=0.9, b=0.8), "new": scores(c=0.5, d=0.4)},
+        "B": {"shuffled": scores(c=0.7, d=0.6), "new": scores(a=0.6, b=0.7)},
+    }
+    found = summarise_leak(runs)
+    assert found["num_cases"] == 4
+    # 0.9 - 0.6, 0.8 - 0.7, 0.7 - 0.5, 0.6 - 0.4: 0.3, 0.1, 0.2, 0.2
+    assert found["dice_kidney"]["leak"]["mean"] == pytest.approx(0.2)
+    assert found["dice_kidney"]["leak"]["ci_low"] >= 0.1 - 1e-9
+
+
+def test_both_splits_have_as_many_slices_and_no_test_patient():
+    slices = _slices(dict.fromkeys("abcdef", 4))
+    parts = Parts(train=("a", "b", "c"), validation=("d",), test=("e", "f"))
+    for by_patient in (True, False):
+        train, validation = split_slices(slices, parts, by_patient=by_patient, seed=0)
+        assert (len(train), len(validation)) == (12, 4)
+        patients = [set(one.ranges()) for one in (train, validation)]
+        assert not (patients[0] | patients[1]) & set(parts.test)
+        assert bool(patients[0] & patients[1]) is not by_patient
+
+
+def test_cases_drawn_at_random_are_split_by_name():
+    parts = Parts.of_names([f"case_{number:02d}" for number in range(12)])
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (7, 1, 4)
+    assert not {*parts.train, *parts.validation} & set(parts.test)
+
+
+def test_a_step_mends_one_fault_more():
+    changed = [(step.preparation, step.by_patient, tuple(sorted(step.changes.items())), step.best) for step in STEPS]
+    assert changed[0] == ("both_faults", False, (), False)
+    for before, after in itertools.pairwise(changed):
+        assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+
+
+def test_the_choice_of_weights_needs_no_training():
+    results = {step.name: {"last": {"is": "last"}, "best": {"is": "best"}, "sizes": {}} for step in TRAINED_STEPS}
+    rows = series(results)
+    assert [row["is"] for row in rows] == ["last"] * 6 + ["best"]
+    assert [row["name"] for row in rows] == [step.name for step in STEPS]
+
+
+def test_all_ways_are_read_of_the_same_patients():
+    labels = np.zeros((2, 10, 10), np.uint8)
+    labels[0, 0, :4] = 1
+    labels[0, 1, :2] = 2  # 6 of 200 pixels: f = 0.03
+    sure = np.eye(3, dtype=np.float32)[labels]
+    sure[1] = (0.98, 0.01, 0.01)  # of half of the pixels not wholly sure, but right
+    found = read_ways(iter([("a", labels[:1], sure[:1]), ("b", labels[1:], sure[1:])]))
+    assert found["foreground_fraction"] == pytest.approx(0.03)
+    assert list(found["ways"]) == list(WAYS)
+    for name, one in found["ways"].items():
+        assert one["as_reported"] == pytest.approx(one["by_theory"], abs=1e-5), name
+    ways = found["ways"]
+    assert ways["nothing"]["as_reported"] == pytest.approx(misread_iou_of_background(0.03), abs=1e-5)
+    # r = 0.5, w = 0: (0.5 + 2 / 2.5) / 2 = 0.65, though every pixel is right
+    assert ways["trained"]["as_reported"] == pytest.approx(0.65, abs=1e-5)
+    assert ways["trained"]["mean_iou_pooled"] == 1
+    assert ways["trained, hardened"]["as_reported"] == pytest.approx(1)
+    assert ways["perfect, p = 0.987"]["as_reported"] == pytest.approx(1 / 3, abs=1e-5)
+    assert found["trained_by_case"]["a"] == {"dice_kidney": 1, "dice_tumour": 1}
+    # the second patient shows neither: a prediction of nothing would earn 1 there, so it is not counted
+    assert np.isnan(list(found["trained_by_case"]["b"].values())).all()
+    assert ways["nothing"]["dice_kidney"]["mean"] == 0
+
+
+def test_the_rule_is_applied_to_a_table(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "case,slices,rows,cols,hu_min,hu_max,kidney_voxels,tumour_voxels\n"
+        "a,10,10,10,-1024,1000,8,2\n"  # 1 % of 1000
+        "b,200,10,10,-1024,1000,8,2\n"  # too many slices
+        "c,10,10,10,-1024,3000,8,2\n"  # metal
+    )
+    found = read_rule(path)
+    assert (found["num_cases"], found["num_kept"], found["num_slices"]) == (3, 1, 10)
+    assert found["foreground_fraction"] == pytest.approx(0.01)
+    assert found["nothing_reads"] == pytest.approx(misread_iou_of_background(0.01))

@@ -1,0 +1,188 @@
+"""A folder of scans: all that can be segmented is, once, and what is there is not lost; the network is a function."""
+
+import csv
+
+import numpy as np
+import pydicom
+import pytest
+from click.testing import CliRunner
+from pydicom.data import get_testdata_file
+
+from kits_ml import cli
+from kits_ml.config import PredictSettings
+from kits_ml.data import volumes
+from kits_ml.errors import InputError
+from kits_ml.workflows import predict_folder as workflow
+from kits_ml.workflows.predict_folder import is_folder, predict_folder
+from tests.conftest import body
+
+
+def _write_scan(path, seed: int = 0) -> None:
+    image, _ = body(num_slices=4, size=40, seed=seed)
+    volumes.write_image(path, image, volumes.kits_geometry(image.shape, (3.0, 0.8, 0.8)))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """One scan of each kind, by name: dicom, kits, loose."""
+    folder = tmp_path / "scans"
+    _write_scan(folder / "loose.nii.gz")
+    _write_scan(folder / "kits" / "imaging.nii.gz", seed=1)
+    (folder / "dicom" / "series").mkdir(parents=True)
+    ds = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    x, y, z = ds.ImagePositionPatient
+    for index in range(2):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index}"
+        ds.ImagePositionPatient = [x, y, z + 5 * index]
+        ds.save_as(folder / "dicom" / "series" / f"IM{index}")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "read.txt").write_text("nothing")
+    (folder / "list.csv").write_text("a,b")
+    (folder / ".hidden.nii.gz").write_text("nothing")
+    return folder
+
+
+def _table(folder) -> dict[str, dict[str, str]]:
+    with (folder / "predictions.csv").open(newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def _settings(scans, model, **options) -> PredictSettings:
+    output = str(scans.parent / "out")
+    return PredictSettings(image=str(scans), output=output, model=model, **options)
+
+
+def test_scans_of_all_kinds(scans, fake_model):
+    predicted = predict_folder(_settings(scans, fake_model(), overlay="o.png", probabilities="p.nii.gz"))
+    out = predicted.output
+    assert (predicted.num_kept, dict(predicted.failures)) == (0, {})
+    names = ["dicom", "kits", "loose"]
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == [f"{name}.nii.gz" for name in names]
+    assert sorted(path.name for path in (out / "o").iterdir()) == [f"{name}.png" for name in names]
+    assert sorted(path.name for path in (out / "p").iterdir()) == [f"{name}.nii.gz" for name in names]
+    for name, path in (("loose", scans / "loose.nii.gz"), ("kits", scans / "kits/imaging.nii.gz")):
+        label_map = volumes.read_label_map(out / f"{name}.nii.gz")
+        assert volumes.same_grid(label_map.geometry, volumes.read_geometry(path))
+        row = _table(out)[name]
+        assert float(row["kidney_ml"]) == pytest.approx(volumes.volume_ml(label_map, 1, 2), abs=1e-3)
+        assert float(row["kidney_ml"]) > 0
+    assert not list(out.rglob("*.partial"))
+
+
+def test_what_is_done_is_not_done_again(scans, fake_model):
+    model = fake_model()
+    predict_folder(_settings(scans, model, batch_size=2))
+    first = {path: path.stat().st_mtime_ns for path in (scans.parent / "out").glob("*.nii.gz")}
+    table = _table(scans.parent / "out")
+    _write_scan(scans / "new.nii.gz", seed=3)
+    again = predict_folder(_settings(scans, model, batch_size=3))
+    assert again.num_kept == 3
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert {name: row for name, row in _table(scans.parent / "out").items() if name != "new"} == table
+    (scans.parent / "out" / "loose.nii.gz").unlink()
+    assert predict_folder(_settings(scans, model)).num_kept == 3
+    assert (scans.parent / "out" / "loose.nii.gz").exists()
+
+
+@pytest.mark.parametrize("changed", ["model", "settings", "scan", "output"])
+def test_what_is_of_something_else_is_left_alone(scans, fake_model, changed):
+    model = fake_model()
+    done = predict_folder(_settings(scans, model)).output / "loose.nii.gz"
+    options = {}
+    if changed == "model":
+        fake_model(content="other weights")
+    elif changed == "settings":
+        options = {"postprocessing": "given", "keep_largest_kidneys": 1}
+    elif changed == "scan":
+        _write_scan(scans / "loose.nii.gz", seed=5)
+    else:
+        done.write_bytes(b"mine")
+        (done.parent / ".predictions" / "loose.json").unlink()
+    before = done.read_bytes()
+    predicted = predict_folder(_settings(scans, model, **options))
+    assert "loose.nii.gz: exists, and is not of this scan" in predicted.failures["loose"]
+    assert done.read_bytes() == before
+    assert predicted.num_kept == (2 if changed in ("scan", "output") else 0)
+    assert not predict_folder(_settings(scans, model, **options, overwrite=True)).failures
+    assert predict_folder(_settings(scans, model, **options)).num_kept == 3
+
+
+def test_one_bad_scan_does_not_stop_the_rest(scans, fake_model):
+    whole = (scans / "loose.nii.gz").read_bytes()
+    (scans / "damaged.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (scans / "case_00007").mkdir()
+    _write_scan(scans / "air.nii.gz")
+    volumes.write_image(scans / "air.nii.gz", np.full((3, 9, 9), -1000), volumes.kits_geometry((3, 9, 9), (1, 1, 1)))
+    arguments = ["predict", "--image", str(scans), "--output", str(scans.parent / "out"), "--model", fake_model()]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 1
+    assert "3 scans segmented, 0 were there, 3 failed" in result.output
+    assert "3 of 6 cases failed:" in result.output
+    for said in ("air.nii.gz: no foreground", "damaged.nii.gz: truncated", "case_00007/imaging.nii.gz: no such file"):
+        assert said in result.output, said
+    assert "Traceback" not in result.output
+    written = {path.name for path in (scans.parent / "out").glob("*.nii.gz")}
+    assert written == {"dicom.nii.gz", "kits.nii.gz", "loose.nii.gz"}
+    assert "truncated" in _table(scans.parent / "out")["damaged"]["message"]
+    # mended, it is done with the next call, and only it
+    (scans / "damaged.nii.gz").write_bytes(whole)
+    assert predict_folder(_settings(scans, fake_model())).num_kept == 3
+
+
+def test_a_killed_run_goes_on(scans, fake_model, monkeypatch):
+    """Killed after the label map of the second scan, before it was noted as done."""
+    finish = workflow.ScanJob.finish
+
+    def killed(job, row):
+        if job.scan.name == "kits":
+            raise KeyboardInterrupt
+        finish(job, row)
+
+    monkeypatch.setattr(workflow.ScanJob, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(_settings(scans, fake_model()))
+    assert list(_table(scans.parent / "out")) == ["dicom"]
+    assert (scans.parent / "out" / "kits.nii.gz").exists()
+    monkeypatch.setattr(workflow.ScanJob, "finish", finish)
+    predicted = predict_folder(_settings(scans, fake_model()))
+    assert (predicted.num_kept, dict(predicted.failures)) == (1, {})
+
+
+def test_outputs_may_lie_among_the_scans(scans, fake_model):
+    settings = PredictSettings(image=str(scans), output=str(scans / "out"), model=fake_model())
+    assert len(predict_folder(settings).rows) == 3
+    assert predict_folder(settings).num_kept == 3
+
+
+def test_two_of_one_name_are_refused(scans, fake_model):
+    _write_scan(scans / "kits.nii.gz")
+    with pytest.raises(InputError, match=r"found kits/imaging\.nii\.gz and kits\.nii\.gz; expected one kits"):
+        predict_folder(_settings(scans, fake_model()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlay": "sub/o.png"}, "overlay: found sub/o.png, expected a plain name"),
+        ({"overlay": "o.jpg"}, "o.jpg: expected a name for overlay that ends in .png"),
+        ({"overlay": "o.png", "probabilities": "o.nii.gz"}, "expected names that differ before the first dot"),
+    ],
+)
+def test_names_of_outputs(scans, fake_model, options, message):
+    with pytest.raises(InputError, match=message):
+        predict_folder(_settings(scans, fake_model(), **options))
+
+
+def test_a_folder_of_nothing(tmp_path, fake_model):
+    (tmp_path / "scans" / "notes").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match="no scans; expected NIfTI files, folders of DICOM slices or folders such as"
+    ):
+        predict_folder(_settings(tmp_path / "scans", fake_model()))
+
+
+def test_what_is_a_folder_of_scans(tmp_path):
+    (tmp_path / "ct").mkdir()
+    assert is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out"))
+    assert not is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out.nii.gz"))
+    assert not is_folder(PredictSettings(image=str(tmp_path / "ct.nii.gz"), output="out"))

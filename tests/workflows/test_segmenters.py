@@ -1,0 +1,64 @@
+"""Addresses of models, and whose post-processing is used; the networks are functions."""
+
+import numpy as np
+import pytest
+
+from kits_ml.config import EvaluateSettings, PredictSettings, PreprocessingSettings
+from kits_ml.errors import InputError
+from kits_ml.inference.ensemble import Ensemble
+from kits_ml.workflows.segmenters import load_segmenter, split_addresses
+from tests.conftest import body
+
+FILES = {"image": "scan.nii.gz", "output": "seg.nii.gz"}
+
+
+def test_several_addresses():
+    assert split_addresses("models:/a@champion") == ["models:/a@champion"]
+    assert split_addresses("models:/a/1, folder/b") == ["models:/a/1", "folder/b"]
+    with pytest.raises(InputError, match="model: found 'a,,b', expected addresses divided by single commas"):
+        split_addresses("a,,b")
+    with pytest.raises(InputError, match="model: found a more than once"):
+        split_addresses("a,b, a")
+
+
+def test_an_ensemble_of_different_preparations(fake_model):
+    spaced = PreprocessingSettings(image_size=24, framing="spacing", pixel_spacing_mm=3.0).to_dict()
+    models = f"{fake_model('a')},{fake_model('b', preprocessing=spaced, input_slices=3)}"
+    settings = PredictSettings(**FILES, model=models, test_time_augmentation="flip_left_right", batch_size=3)
+    segmenter = load_segmenter(models, settings)
+    assert isinstance(segmenter.network, Ensemble)
+    assert [one.batch_size for one in segmenter.network.members] == [3, 3]
+    assert {one.test_time_augmentation for one in segmenter.network.members} == {"flip_left_right"}
+    assert len(set(segmenter.digests())) == 4
+    image, label_map = body()
+    found = segmenter.segment(image, spacing_mm=(3.0, 1.0, 1.0))
+    both = (found > 0) & (label_map > 0)
+    assert 2 * both.sum() / ((found > 0).sum() + (label_map > 0).sum()) > 0.8
+
+
+def test_other_labels_are_refused(fake_model):
+    names = {"0": "background", "1": "tumour", "2": "kidney"}
+    models = f"{fake_model('a')},{fake_model('b', label_names=names)}"
+    with pytest.raises(InputError, match="ensemble: model 2 has the labels"):
+        load_segmenter(models, PredictSettings(**FILES))
+
+
+def test_a_setting_that_would_be_passed_over_is_refused():
+    with pytest.raises(InputError, match=r"tumour_contact_mm: found 0\.0 with postprocessing model"):
+        PredictSettings(**FILES, tumour_contact_mm=0.0)
+    with pytest.raises(InputError, match="keep_largest_kidneys: found 2 with postprocessing model"):
+        EvaluateSettings(keep_largest_kidneys=2)
+    assert PredictSettings(**FILES, postprocessing="given", tumour_contact_mm=0.0).tumour_contact_mm == 0
+
+
+def test_mirrored_slices_cost_passes(fake_model):
+    image, _ = body(num_slices=4)
+    calls = {}
+    for augmentation in ("none", "flip_left_right", "flip_all"):
+        model = fake_model(augmentation)
+        settings = PredictSettings(**FILES, test_time_augmentation=augmentation, batch_size=2)
+        segmenter = load_segmenter(model, settings)
+        label_map = segmenter.segment(image, spacing_mm=(3.0, 1.0, 1.0))
+        calls[augmentation] = segmenter.network.model.num_calls
+        assert np.isin(label_map, (0, 1, 2)).all()
+    assert calls == {"none": 2, "flip_left_right": 4, "flip_all": 8}
