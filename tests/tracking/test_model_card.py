@@ -41,7 +41,7 @@ def test_it_holds_purpose_data_numbers_with_intervals_and_limits():
         "0 background, 1 kidney, 2 tumour",
         "2 train, 0 validation, 3 test",
         "`0123456789abcdef`",
-        "slices 1 to 5 mm apart, pixels 0.6 to 0.9 mm",
+        "slices 1 to 5 mm apart, pixels of 0.6 to 0.9 mm",
         "90 to 200 HU on average",
         "| gamma | 1.5 |",
         f"Evaluation digest, test: `{SCORES.digest}`",
