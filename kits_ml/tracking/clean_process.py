@@ -26,13 +26,14 @@ OBLIQUE_DEGREES = (12.0, -9.0, 7.0)
 ORIENTATIONS = ("RAS", "LPS", "SAL", "PIR")
 
 
-def run_clean(folder: Path, *, num_slices: int, timeout_s: float) -> CleanRun | str:
+def run_clean(folder: Path, *, num_slices: int, timeout_s: float, python: str = sys.executable) -> CleanRun | str:
     """Loads a model in a clean process and measures it, on the CPU.
 
     Args:
         folder: MLflow's, with its `MLmodel`.
         num_slices: of the phantom volume that time and memory are measured on.
         timeout_s: after which the process is given up.
+        python: the interpreter, which decides what is installed.
 
     Returns:
         What was found; or one line that says why nothing was.
@@ -45,7 +46,7 @@ def run_clean(folder: Path, *, num_slices: int, timeout_s: float) -> CleanRun | 
         request.write_text(
             json.dumps({**content, "house": HOUSE_ORIENTATION, "orientations": list(ORIENTATIONS)}),
         )
-        command = [sys.executable, "-E", "-P", clean_child.__file__, str(request), str(answer)]
+        command = [python, "-E", "-P", clean_child.__file__, str(request), str(answer)]
         try:
             done = subprocess.run(
                 command, cwd=place, env=_environment(), capture_output=True, text=True, timeout=timeout_s, check=False

@@ -129,13 +129,17 @@ def _training_range(training: Mapping[str, Any]) -> list[str]:
         return []
     (slices_low, rows_low, _), (slices_high, rows_high, _) = (training["spacing_mm"][end] for end in ("low", "high"))
     lines = [
-        f"- training scans: slices {slices_low:.2g} to {slices_high:.2g} mm apart, pixels {rows_low:.2g} to "
-        f"{rows_high:.2g} mm"
+        f"- training scans: slices {_span(slices_low, slices_high)} mm apart, pixels of "
+        f"{_span(rows_low, rows_high)} mm"
     ]
     if "kidney_hu" in training:
         low, high = training["kidney_hu"]["low"], training["kidney_hu"]["high"]
         lines.append(f"- their kidneys: {low:.0f} to {high:.0f} HU on average, which tells the contrast phases")
     return lines
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
 
 
 def _preparation(card: Card) -> str:

@@ -60,7 +60,7 @@ class Trained:
         scores: of the validation and the test cases, on the scans' own grids.
         summaries: means, medians and intervals of the same; see `aggregates.summarise`.
         registered: the version in the registry; None where `register` was off.
-        promotion: what the gate said of it; None where `register` or `promote` was off.
+        promotion: what the gate said of it; None where `register` or `promote` was off, or no answer came.
         example_case: a test case (else a validation case) to try the model on.
         example_scan: its scan.
     """
@@ -150,10 +150,17 @@ def _train(
     )
 
 
-def _promote(registered: registry.Registered, settings: TrainSettings) -> Promotion:
-    """Puts the model through the gate. A model that does not pass is a finished training all the same."""
+def _promote(registered: registry.Registered, settings: TrainSettings) -> Promotion | None:
+    """Puts the model through the gate. Whatever that comes to, the training is finished."""
     wanted = {"model": registered.name, "version": int(registered.version), "batch_size": settings.batch_size}
-    return pass_gate(PromoteSettings(**wanted))
+    try:
+        return pass_gate(PromoteSettings(**wanted))
+    except (InputError, MlflowException) as error:
+        log.warning(
+            "%s, version %s, did not come through the gate: %s; try `kits-ml promote` later",
+            *(registered.name, registered.version, first_line(error)),
+        )
+        return None
 
 
 def _with_best_weights(

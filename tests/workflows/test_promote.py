@@ -6,13 +6,15 @@ import mlflow
 import numpy as np
 import pytest
 
-from kits_ml.config import PromoteSettings, RollbackSettings
+from kits_ml.config import PromoteSettings, RollbackSettings, TrainSettings
 from kits_ml.data import cases as case_files
 from kits_ml.errors import InputError
 from kits_ml.evaluation import selftest
 from kits_ml.evaluation.evidence import Evidence
 from kits_ml.tracking import champions
+from kits_ml.tracking.registry import Registered
 from kits_ml.workflows import gate_evidence
+from kits_ml.workflows import train as training
 from kits_ml.workflows.promote import pass_gate
 from kits_ml.workflows.rollback import rollback
 from tests.evaluation.gate_cases import clean_run, evidence
@@ -263,3 +265,14 @@ def test_with_data_a_version_without_scores_is_scored(client, tmp_path, data, mo
     assert [one.found for one in promotion.decision.findings if one.name == "no_empty_predictions"] == [
         "one in 2 of 2 cases"
     ]
+
+
+def test_a_gate_that_cannot_be_asked_leaves_the_training_finished(monkeypatch, caplog):
+    def pass_gate(settings):
+        assert (settings.model, settings.version, settings.batch_size) == (NAME, 7, 3)
+        raise InputError("tracking server: does not answer")
+
+    monkeypatch.setattr(training, "pass_gate", pass_gate)
+    found = training._promote(Registered(name=NAME, version="7", aliases=()), TrainSettings(batch_size=3))
+    assert found is None
+    assert "kits-unet, version 7, did not come through the gate: tracking server: does not answer" in caplog.text
