@@ -40,9 +40,10 @@ for tumour in (100.0, -100.0):
     inputs = keras.Input((32, 32, 1))
     model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Conv2D(3, 1)(inputs)))
     model.layers[1].set_weights([np.array([[[[0.0, 200.0, tumour]]]]), np.array([0.0, -80.0, -30.0])])
-    with mlflow.start_run(), tempfile.TemporaryDirectory() as folder:
-        Predictor(model, PreprocessingSettings(image_size=32)).save(Path(folder))
-        uri = registry.log_model(Path(folder), input_example=image.astype(np.float32), spacing_mm=(3.0, 0.8, 0.8))
+    with mlflow.start_run(), tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        Predictor(model, PreprocessingSettings(image_size=32)).save(folder)
+        uri = registry.log_model(folder, input_example=image.astype(np.float32), spacing_mm=(3.0, 0.8, 0.8))
     version = mlflow.register_model(uri, "tiny").version
 mlflow.MlflowClient().set_registered_model_alias("tiny", "champion", "1")
 """
@@ -85,7 +86,7 @@ def _start(project: Path, temporary: Path, *options: str) -> Running:
     assert found, log.read_text()
     running = Running(process, found[1], temporary)
     # the model is loaded, or could not be: both end the waiting
-    wait_until(lambda: _is_ready(running) or "Traceback" in log.read_text(), seconds=300, pause=0.2)
+    wait_until(lambda: _is_ready(running) or "no new model" in log.read_text(), seconds=300, pause=0.2)
     assert _is_ready(running), log.read_text()
     return running
 

@@ -42,6 +42,8 @@ def test_post_processing_that_is_asked_for_is_done(network):
     assert segmenter.segment(image, spacing_mm=(10.0, 10.0, 10.0)).sum() == 2  # 2 ml
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_starts():
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         server.serve(ServeSettings(model="nowhere"))
+    with pytest.raises(InputError, match=r"no kits_ml model; expected model\.keras and model\.json"):
+        server.serve(ServeSettings(model=str(tmp_path)))
