@@ -9,6 +9,7 @@ import uvicorn
 
 from kits_ml import runtime
 from kits_ml.config import ServeSettings
+from kits_ml.inference.predictor import read_description
 from kits_ml.inference.quality import assess
 from kits_ml.inference.quality_page import render_page
 from kits_ml.inference.uncertainty import UncertaintyMeter
@@ -33,7 +34,7 @@ def serve(settings: ServeSettings) -> None:
         InputError: no such model.
     """
     for address in split_addresses(settings.model):
-        registry.local_folder(address)  # a model that is not there is told at once
+        read_description(registry.local_folder(address))  # a model that is not there is told at once
     runtime.configure(num_threads=settings.num_threads)
     metrics = Metrics()
     champion = Champion(

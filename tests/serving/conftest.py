@@ -145,12 +145,12 @@ def serving(folder: Path, *, reporting: Reporting = REPORTING, **settings) -> It
         thread.join()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 30, pause: float = 0.01) -> None:
     """Fails where it does not come true."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 @pytest.fixture(scope="session")

@@ -114,9 +114,9 @@ NIFTI = {
     "voxels nowhere": (_header(vox_offset=np.nan) + bytes(5000), 422, "voxels that begin at byte nan"),
     "voxels before the file": (_header(vox_offset=-1e6) + bytes(5000), 422, "voxels that begin at byte -1e+06"),
     "a huge extension": (
-        _header(vox_offset=1.5e6)[:-4] + b"\1\0\0\0" + struct.pack("<ii", 2**31 - 16, 4) + bytes(1_500_000),
-        413,
-        "",
+        _header(vox_offset=1.5e6)[:-4] + b"\1\0\0\0" + struct.pack("<ii", 2**31 - 16, 4) + bytes(1_510_000),
+        422,
+        "not a readable NIfTI file",
     ),
     "not a number": (_not_a_number(), 422, "1 of 1920 voxels are NaN or infinite"),
     "no place": (_whole(srow_x=[np.nan] * 4), 422, "does not place voxels in space"),

@@ -40,12 +40,10 @@ for tumour in (100.0, -100.0):
     inputs = keras.Input((32, 32, 1))
     model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Conv2D(3, 1)(inputs)))
     model.layers[1].set_weights([np.array([[[[0.0, 200.0, tumour]]]]), np.array([0.0, -80.0, -30.0])])
-    with mlflow.start_run():
-        uri = registry.log_model(
-            Predictor(model, PreprocessingSettings(image_size=32)),
-            input_example=image.astype(np.float32),
-            spacing_mm=(3.0, 0.8, 0.8),
-        )
+    with mlflow.start_run(), tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        Predictor(model, PreprocessingSettings(image_size=32)).save(folder)
+        uri = registry.log_model(folder, input_example=image.astype(np.float32), spacing_mm=(3.0, 0.8, 0.8))
     version = mlflow.register_model(uri, "tiny").version
 mlflow.MlflowClient().set_registered_model_alias("tiny", "champion", "1")
 """
@@ -80,15 +78,21 @@ class Running:
 
 def _start(project: Path, temporary: Path, *options: str) -> Running:
     command = [sys.executable, "-m", "kits_ml", "serve", "--model", "models:/tiny@champion", "--port", "0", *options]
-    process = subprocess.Popen(
-        command, cwd=project, env=_environment(TMPDIR=str(temporary)), stderr=subprocess.PIPE, text=True
-    )
-    url = next((found[1] for line in process.stderr if (found := re.search(r"listening on (\S+)", line))), None)
-    assert url, f"ended with {process.wait()}"
-    threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits to be read
-    running = Running(process, url, temporary)
-    wait_until(lambda: requests.get(f"{url}/ready", timeout=60).status_code == 200, seconds=300)
+    log = project / "serve.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, cwd=project, env=_environment(TMPDIR=str(temporary)), stderr=stream)
+    wait_until(lambda: process.poll() is not None or "\nlistening on " in log.read_text(), seconds=300, pause=0.2)
+    found = re.search(r"listening on (\S+)", log.read_text())
+    assert found, log.read_text()
+    running = Running(process, found[1], temporary)
+    # the model is loaded, or could not be: both end the waiting
+    wait_until(lambda: _is_ready(running) or "no new model" in log.read_text(), seconds=300, pause=0.2)
+    assert _is_ready(running), log.read_text()
     return running
+
+
+def _is_ready(running: Running) -> bool:
+    return requests.get(f"{running.url}/ready", timeout=60).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +158,9 @@ def test_ten_clients_one_of_whom_is_killed(running, scan, project):
         for one in clients:
             one.join(300)
     assert [one.status_code for one in answers] == [200] * 9 * 3
-    wait_until(lambda: requests.get(f"{running.url}/ready", timeout=60).json()["model"] == "tiny/2", seconds=120)
+    wait_until(
+        lambda: requests.get(f"{running.url}/ready", timeout=60).json()["model"] == "tiny/2", seconds=120, pause=0.2
+    )
     by_version: dict[str, set[bytes]] = {}
     for one in [*answers, running.post(scan)]:
         by_version.setdefault(one.headers["Model-Version"], set()).add(one.content)
@@ -207,7 +213,7 @@ def test_mlflow_serves_the_same_model(project):
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: process.poll() is not None or _pings(port), seconds=300)
+        wait_until(lambda: process.poll() is not None or _pings(port), seconds=300, pause=0.5)
         volume = images.read_image(project / "scan.nii.gz")
         content = {
             "inputs": volume.array.astype(float).tolist(),
