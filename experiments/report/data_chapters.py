@@ -131,8 +131,8 @@ def labels(results: Results) -> list[Part]:
                 "not amounts. Half tumour (2) and half background (0) is 1, and 1 means kidney: a tumour at the "
                 "edge of a kidney gets a rim of kidney where there is only fat.",
                 f"Of the pixels that touch kidney or tumour, {percent(found['fractional']['mean'])} had no whole "
-                f"number (mean over patients). Over the {found['num_with_tumour']} patients with tumour, rounding made "
-                f"{found['false_kidney_pixels']:,} pixels kidney in which no kidney lies, beside "
+                f"number (mean over patients). Over the {found['num_with_tumour']} patients with tumour, rounding "
+                f"made {found['false_kidney_pixels']:,} pixels kidney in which no kidney lies, beside "
                 f"{found['tumour_pixels']:,} pixels of tumour.",
                 f"What is lost is the edge, and most of it in small tumours: rounded labels of the smallest third of "
                 f"the tumours have a median Dice of {number(small)} with the right ones, of the largest third "
