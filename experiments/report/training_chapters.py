@@ -35,6 +35,8 @@ REPORT_SAYS: Mapping[str, str] = {
 
 PRIVATE = "The segmentation shows a real patient, so it is only in the page of the output folder."
 
+CLIPPED_BEFORE = "The real slices were clipped before they came here, so clipping changes nothing in this table."
+
 TITLES = {"thin": "real slices", "phantom": "phantom"}
 
 
@@ -200,7 +202,7 @@ def mended(results: Results) -> list[Part]:
                 f"validation slices, with its own labels. Dice: of the {first['sizes']['num_test']} held-out "
                 f"patients, those who show the region ({num_shown(first['test']['dice_kidney'])} kidney, "
                 f"{num_shown(first['test']['dice_tumour'])} tumour), right labels, 95 % intervals; one seed each, so "
-                f"small steps mean nothing; {budget}.",
+                f"small steps mean nothing; {budget}." + (f" {CLIPPED_BEFORE}" if source == "thin" else ""),
             ),
             NamedPicture(
                 name=f"mending_{source}",
