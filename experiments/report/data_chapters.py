@@ -130,9 +130,9 @@ def labels(results: Results) -> list[Part]:
                 "MONAI's Resized averages (mode area) unless it is told otherwise, labels too. But labels are names, "
                 "not amounts. Half tumour (2) and half background (0) is 1, and 1 means kidney: a tumour at the "
                 "edge of a kidney gets a rim of kidney where there is only fat.",
-                f"Of the pixels that touch kidney or tumour, {interval(found['fractional'])} had no whole number "
-                f"(mean over patients). Over the {found['num_with_tumour']} patients with tumour, rounding made "
-                f"{found['false_kidney_pixels']:,} pixels kidney in which no kidney lies, beside "
+                f"Of the pixels that touch kidney or tumour, {percent(found['fractional']['mean'])} had no whole "
+                f"number (mean over patients). Over the {found['num_with_tumour']} patients with tumour, rounding "
+                f"made {found['false_kidney_pixels']:,} pixels kidney in which no kidney lies, beside "
                 f"{found['tumour_pixels']:,} pixels of tumour.",
                 f"What is lost is the edge, and most of it in small tumours: rounded labels of the smallest third of "
                 f"the tumours have a median Dice of {number(small)} with the right ones, of the largest third "
@@ -144,7 +144,7 @@ def labels(results: Results) -> list[Part]:
         ),
         Table(
             title="",
-            header=["labels resized by", "false kidney per tumour pixel", "tumour kept", "tumour Dice"],
+            header=["labels resized by", "false kidney per tumour pixel", "tumour pixels left", "tumour Dice"],
             rows=rows,
             note="Against the class that covers most of each pixel. Means over the patients with tumour, 95 % "
             f"intervals; {found['image_size']} pixels, no network involved.",
