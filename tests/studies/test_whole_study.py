@@ -30,7 +30,7 @@ STUDY = {
     "sampler": "RandomSampler",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def _run(project: Path, module: str, *arguments: str) -> str:
     environment = {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
