@@ -35,7 +35,8 @@ def serve(settings: ServeSettings) -> None:
     """
     for address in split_addresses(settings.model):
         read_description(registry.local_folder(address))  # a model that is not there is told at once
-    runtime.configure(num_threads=settings.num_threads)
+    if settings.engine == "keras":  # here rather than beside the first requests, and what is wrong is told at once
+        runtime.configure(num_threads=settings.num_threads)
     metrics = Metrics()
     champion = Champion(
         find=lambda: ",".join(map(registry.pinned, split_addresses(settings.model))),

@@ -22,8 +22,7 @@ def network(monkeypatch):
 
     found = SimpleNamespace(segment=segment, description={"training": {"num_cases": 5}})
     monkeypatch.setattr(segmenters.registry, "local_folder", lambda address: address)
-    monkeypatch.setattr(segmenters.runtime, "configure", lambda num_threads: None)
-    monkeypatch.setattr(segmenters, "load_network", lambda folders, **options: found)
+    monkeypatch.setattr(segmenters, "load_network", lambda folders, settings: found)
     return found
 
 
