@@ -137,6 +137,27 @@ def register(settings: config.RegisterSettings) -> None:
 
 
 @main.command()
+@takes_settings(config.PromoteSettings)
+def promote(settings: config.PromoteSettings) -> None:
+    from kits_ml.workflows.promote import promote as run
+
+    promotion = run(settings)
+    terminal.report_promotion(promotion)
+    if not promotion.promoted:
+        raise InputError(promotion.reason)
+
+
+@main.command()
+@takes_settings(config.RollbackSettings)
+def rollback(settings: config.RollbackSettings) -> None:
+    from kits_ml.workflows.rollback import rollback as run
+
+    done = run(settings)
+    click.echo(f"version {done.gone} is champion no more")
+    terminal.report_registered(done.champion)
+
+
+@main.command()
 @takes_settings(config.PredictSettings)
 def predict(settings: config.PredictSettings) -> None:
     from kits_ml.workflows import predict as one_scan
@@ -160,6 +181,14 @@ def tune_postprocessing(settings: config.TunePostprocessingSettings) -> None:
     terminal.report_tuning(tuned)
     if tuned.failures:
         raise CasesFailedError(tuned.failures, tuned.num_cases)
+
+
+@main.command()
+@takes_settings(config.ServeSettings)
+def serve(settings: config.ServeSettings) -> None:
+    from kits_ml.serving.server import serve as run
+
+    run(settings)
 
 
 @main.command()

@@ -32,11 +32,16 @@ def takes_settings(cls: type[Settings]) -> Callable[[Callable[[Any], None]], Cal
 
         run.__doc__ = cls.__doc__
         hints = typing.get_type_hints(cls)
-        for field in reversed(dataclasses.fields(cls)):
+        for field in reversed(_own_first(cls)):
             run = _option(field, hints[field.name])(run)
         return click.option("--config", metavar="FILE", help="YAML file of settings; options given here win")(run)
 
     return decorate
+
+
+def _own_first(cls: type[Settings]) -> list[dataclasses.Field]:
+    """What a command declares itself before what it shares with others: the order of its help."""
+    return sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__)
 
 
 def read_config(path: str) -> Mapping[str, Any]:

@@ -39,6 +39,8 @@ def report_training(trained) -> None:
     click.echo(f"\nrun {trained.run_id}; pictures and tables: {trained.artifacts}")
     if trained.registered:
         report_registered(trained.registered)
+        if trained.promotion:
+            report_promotion(trained.promotion)
         python = Path(sys.executable)
         python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
         click.echo("\nnext:")
@@ -60,6 +62,14 @@ def report_selftest(rows) -> None:
 def report_registered(registered) -> None:
     aliases = ", ".join(registered.aliases) or "none"
     click.echo(f"registered model {registered.name}, version {registered.version}, alias: {aliases}")
+
+
+def report_promotion(promotion) -> None:
+    from kits_ml.evaluation import gate_report
+
+    click.echo(f"\nthe gate: {promotion.aborted or gate_report.headline(promotion.decision)}")
+    for line in gate_report.lines(promotion.decision):
+        click.echo(line)
 
 
 def report_scores(cases) -> None:
@@ -157,4 +167,6 @@ def report_tuning(tuned) -> None:
         "\nchosen: " + (", ".join(f"{name} {value}" for name, value in on.items()) or "nothing; all stays off")
     )
     click.echo(f"tables: {tuned.output}")
+    if tuned.registered:
+        report_registered(tuned.registered)
     click.echo(f"next: kits-ml predict --config {tuned.output / 'postprocessing.yaml'} --image ... --output ...")

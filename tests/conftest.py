@@ -11,7 +11,7 @@ import pytest
 import torch  # noqa: F401 (before TensorFlow: the other order is known to crash in places)
 
 from kits_ml import runtime
-from kits_ml.data import volumes
+from kits_ml.data import phantom, volumes
 
 runtime.set_environment()  # before any test imports keras
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -58,6 +58,17 @@ def make_case():
         return folder / name
 
     return make
+
+
+def write_phantoms(folder: Path, number: int, *, num_slices: int, size: int) -> None:
+    """Writes small phantom cases in the KiTS layout: `case_00000`, ..."""
+    for index in range(number):
+        case = phantom.generate_case(
+            seed=3, index=index, distribution="small", num_slices=num_slices, shape=(size, size)
+        )
+        geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
+        volumes.write_image(folder / f"case_{index:05d}/imaging.nii.gz", case.image, geometry)
+        volumes.write_label_map(folder / f"case_{index:05d}/segmentation.nii.gz", case.label_map, geometry)
 
 
 def lopsided(

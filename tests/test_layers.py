@@ -43,6 +43,10 @@ ONLY_IN = {
     "tensorflow": {"runtime"},
     "jax": {"runtime"},
     "torch": {"runtime"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
     "click": {"cli", "options", "terminal"},
 }
 PACKAGE = Path(kits_ml.__file__).parent

@@ -100,3 +100,8 @@ def test_settings_are_records():
         settings.heat = 3
     with pytest.raises(InputError):
         dataclasses.replace(settings, heat=-1)
+
+
+def test_a_commands_own_settings_stand_first():
+    shown = CliRunner().invoke(cli.main, ["predict", "--help"]).output
+    assert shown.index("--image") < shown.index("--overwrite") < shown.index("--batch_size")

@@ -7,15 +7,19 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import keras
 import nibabel as nib
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from kits_ml.config import MainSettings
-from kits_ml.data import phantom, volumes
+from kits_ml.data import volumes
+from kits_ml.evaluation import gate_checks
+from tests.conftest import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 NUM_CASES = 6
@@ -28,6 +32,7 @@ OPTIONS = {
     "depth": 2,
     "learning_rate": "1e-2",
     "num_workers": 1,
+    "onnx": "false",  # has its own test; takes long
 }
 
 
@@ -38,11 +43,7 @@ def project(tmp_path_factory) -> Path:
     for name in ("MLproject", "conda.yaml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
-    for index in range(NUM_CASES):
-        case = phantom.generate_case(seed=3, index=index, distribution="small", num_slices=10, shape=(96, 96))
-        geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
-        volumes.write_image(folder / f"cases/case_{index:05d}/imaging.nii.gz", case.image, geometry)
-        volumes.write_label_map(folder / f"cases/case_{index:05d}/segmentation.nii.gz", case.label_map, geometry)
+    write_phantoms(folder / "cases", NUM_CASES, num_slices=10, size=96)
     return folder
 
 
@@ -133,9 +134,70 @@ def test_the_split_is_by_case_and_the_scores_are_of_its_cases(run, project):
     assert {row["region"] for row in rows} == {"kidney", "tumour"}
 
 
-def test_the_version_is_challenger_and_champion(client):
+def test_the_version_is_challenger_and_through_the_gate_champion(client, run, project, finished):
     model = client.get_registered_model("kits-unet")
     assert {name: str(version) for name, version in model.aliases.items()} == {"challenger": "1", "champion": "1"}
+    version = client.get_model_version("kits-unet", "1")
+    assert (version.tags["gate"], version.tags["gate_run"]) == ("passed", run.info.run_id)
+    assert "the gate: kits-unet, version 1 becomes champion as the first, through the gate" in finished.stdout
+    assert "Not a medical device" in version.description
+    found = json.loads((project / _artifact(project, run, "gate/gate.json")).read_text())
+    evaluation = json.loads((project / _artifact(project, run, "test/evaluation.json")).read_text())
+    assert found["evaluation_digest"] == evaluation["digest"]
+    assert {one["name"]: one["passed"] for one in found["checks"]} == dict.fromkeys(gate_checks.CHECKS, True)
+    assert max(found["clean_process"]["differences"].values()) == 0
+
+
+def test_the_model_carries_its_card_and_its_evaluation(project, client, run):
+    (folder,) = (project / "mlruns").rglob("artifacts/model")
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert f"MLflow run `{run.info.run_id}`" in card
+    assert f"`{run.data.tags['data_digest']}`" in card
+    assert (folder / "evaluation/test/scores.csv").read_bytes() == (
+        project / _artifact(project, run, "test/scores.csv")
+    ).read_bytes()
+    assert not list(folder.rglob("*.pkl"))
+    with warnings.catch_warnings(action="ignore"):
+        network = keras.saving.load_model(folder / "model.keras", compile=False)
+    assert network.input_shape == (None, 64, 64, 1)
+
+
+def test_the_same_model_again_is_no_worse_but_has_too_few_patients(project, finished, client, run):
+    """One test patient says nothing: the gate keeps the champion, and the command says so and fails."""
+    registered = subprocess.run(
+        [sys.executable, "-m", "kits_ml", "register", "--run_id", run.info.run_id],
+        cwd=project,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "version 2, alias: challenger" in registered.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "kits_ml", "promote", "--model", "kits-unet", "--version", "2"],
+        cwd=project,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "min_patients: found 1 test cases, expected 10 or more" in done.stderr
+    assert str(client.get_model_version_by_alias("kits-unet", "champion").version) == "1"
+
+
+def test_the_model_says_what_it_was_trained_on(project, finished, run):
+    (described,) = {path.read_text() for path in project.rglob("model.json")}
+    training = json.loads(described)["training"]
+    train_cases = json.loads((project / _artifact(project, run, "split.json")).read_text())["train"]
+    assert training["num_cases"] == len(train_cases)
+    geometries = [volumes.read_geometry(project / "cases" / name / "imaging.nii.gz") for name in train_cases]
+    spacings_mm = np.array([geometry.spacing_mm for geometry in geometries])
+    np.testing.assert_allclose(training["spacing_mm"]["low"], spacings_mm.min(axis=0), atol=1e-4)
+    np.testing.assert_allclose(training["spacing_mm"]["high"], spacings_mm.max(axis=0), atol=1e-4)
+    assert training["kidney_hu"]["low"] <= training["kidney_hu"]["high"]
 
 
 def test_the_prediction_lies_on_the_scans_grid(project):

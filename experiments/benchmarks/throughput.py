@@ -1,6 +1,6 @@
 """Images a second in training and prediction: this package, plain PyTorch, MONAI's BasicUNet, exported runtimes.
 
-    pip install -e .[benchmarks]
+    pip install -e .[engines]
     python experiments/benchmarks/throughput.py                      # on this processor, writes throughput.md
     python experiments/benchmarks/throughput.py --device cuda        # on a GPU, writes throughput-cuda.md
 

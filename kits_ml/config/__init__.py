@@ -20,6 +20,7 @@ from kits_ml.config.data import (
 )
 from kits_ml.config.device import DeviceSettings
 from kits_ml.config.evaluation import EvaluateSettings, SelftestSettings
+from kits_ml.config.gate import GateSettings, PromoteSettings, RollbackSettings
 from kits_ml.config.inference import InferenceSettings, SegmentationSettings, TunePostprocessingSettings
 from kits_ml.config.losses import LossSettings
 from kits_ml.config.models import InfoSettings, PredictSettings, RegisterSettings
@@ -27,6 +28,7 @@ from kits_ml.config.optimization import OptimizationSettings
 from kits_ml.config.postprocessing import PostprocessingChoice, PostprocessingSettings
 from kits_ml.config.quality import QualitySettings
 from kits_ml.config.sampling import SamplingSettings
+from kits_ml.config.serving import ServeSettings
 from kits_ml.config.studies import ConfirmSettings, SearchSettings, StudySettings
 from kits_ml.config.training import MainSettings, TrainSettings
 
@@ -40,6 +42,7 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "FetchSettings",
+    "GateSettings",
     "InferenceSettings",
     "InfoSettings",
     "InspectSettings",
@@ -53,13 +56,16 @@ __all__ = [
     "PredictSettings",
     "PrepareSettings",
     "PreprocessingSettings",
+    "PromoteSettings",
     "QualitySettings",
     "RegisterSettings",
+    "RollbackSettings",
     "SamplingSettings",
     "SearchSettings",
     "SegmentationSettings",
     "SelectionSettings",
     "SelftestSettings",
+    "ServeSettings",
     "SplitSettings",
     "StudySettings",
     "TrainSettings",

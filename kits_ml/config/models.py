@@ -44,6 +44,15 @@ class PredictSettings(SegmentationSettings):
         "a NIfTI file of the softmax before post-processing, its fourth axis the classes; for a folder of scans, "
         "x.nii.gz becomes OUTPUT/x/NAME.nii.gz",
     )
+    report: str | None = setting(
+        None, "a JSON file of volumes, kidneys, tumours, doubt and flags; for a folder of scans as above"
+    )
+    page: str | None = setting(
+        None, "the same as an HTML page with a viewer of the scan; for a folder of scans as above"
+    )
+    dicom_seg: str | None = setting(
+        None, "a DICOM SEG that opens with the series, .dcm, for DICOM scans only; for a folder of scans as above"
+    )
     overwrite: bool = setting(False, "replace files that are there")
 
 

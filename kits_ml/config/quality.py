@@ -20,10 +20,13 @@ class QualitySettings(Settings):
     """
 
     fragment_kidney_ml: float = setting(
-        15.0, "smaller pieces of kidney are listed as fragments, not as kidneys", unit="ml", minimum=0
+        15.0,
+        "a piece with less kidney tissue than this, tumour left out, is a fragment and no kidney",
+        unit="ml",
+        minimum=0,
     )
     fragment_tumour_ml: float = setting(
-        0.1, "smaller pieces of tumour are listed as fragments, not as tumours", unit="ml", minimum=0
+        0.1, "a piece of tumour smaller than this is a fragment and no tumour", unit="ml", minimum=0
     )
     lowest_kidney_ml: float = setting(50.0, "a kidney with its tumour is flagged below this", unit="ml", minimum=0)
     highest_kidney_ml: float = setting(400.0, "a kidney without its tumour is flagged above this", unit="ml")

@@ -26,7 +26,7 @@ class StudySettings(Settings):
     )
     poll_s: float = setting(5.0, "how often a worker without work looks again", unit="s", minimum=0.01)
     output: str = setting("studies", "folder that gets a folder a study: best.yaml, tables and plots")
-    experiment: str = setting("kits_ml", "MLflow experiment")
+    experiment: str = setting("kits_ml", "MLflow experiment of a new study, and of all that belongs to it")
 
     def __post_init__(self) -> None:
         super().__post_init__()

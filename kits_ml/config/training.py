@@ -27,12 +27,18 @@ class TrainSettings(
     ArchitectureSettings,
     PrepareSettings,
 ):
-    """Prepare what is missing, train, evaluate and register, in one MLflow run."""
+    """Prepare what is missing, train, evaluate, register and put through the gate, in one MLflow run."""
 
     experiment: str = setting("kits_ml", "MLflow experiment")
     run_name: str | None = setting(None, "name of the MLflow run; without one, the architecture's")
     model_name: str = setting("kits-unet", "name in the model registry")
-    register: bool = setting(True, "register the model")
+    register: bool = setting(True, "register the model, as challenger")
+    promote: bool = setting(
+        True, "put the registered model through the gate with promote's defaults: the champion, if it passes"
+    )
+    onnx: bool = setting(
+        True, "export the model as ONNX too: seconds for a U-Net, a minute for networks with many normalisations"
+    )
     as_reported: bool = setting(
         False, "also log the report's own metric, which misreads, under as_reported/; it never decides anything"
     )

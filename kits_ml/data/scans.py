@@ -55,9 +55,8 @@ def find_scans(folder: str | Path, *, leave_out: Path | None = None) -> list[Sca
         if scan is None:
             passed_over += [child.name] * child.is_dir()
         elif scan.name in found:
-            raise InputError(
-                f"{folder}: found {found[scan.name].path.name} and {child.name}; expected one {scan.name}"
-            )
+            other = found[scan.name].path.relative_to(folder)
+            raise InputError(f"{folder}: found {other} and {child.name}; expected one {scan.name}")
         else:
             found[scan.name] = scan
     if passed_over:

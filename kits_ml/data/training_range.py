@@ -7,7 +7,7 @@
      "kidney_hu": {"low": 65.0, "high": 210.0}}                                   mean of kidney tissue without tumour
 
 Low and high are the smallest and the largest of the training cases. `kidney_hu` is missing where no case has labels.
-Of the HU only percentiles that neither metal nor a scanner's padding moves are kept.
+Of the HU only percentiles that metal does not move are kept, and values below air, a scanner's padding, count as air.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from kits_ml.data.fingerprint import PERCENTILES, Fingerprint
 #: The percentiles that are compared.
 COMPARED = ("p05", "p50", "p95")
 AXES = ("slices", "rows", "columns")
+#: Nothing measured lies below; what does is padding.
+AIR_HU = -1024.0
 
 #: A scan's percentiles are taken from about this many voxels, evenly spread.
 _NUM_SAMPLED = 2_000_000
@@ -38,7 +40,7 @@ def describe_training(fingerprints: Sequence[Fingerprint]) -> dict[str, Any]:
         return {}
     spacings_mm = [(one.slice_spacing_mm, one.row_spacing_mm, one.column_spacing_mm) for one in fingerprints]
     sizes = [(one.slices, one.rows, one.columns) for one in fingerprints]
-    hu = np.array([[getattr(one.hu, name) for name in COMPARED] for one in fingerprints])
+    hu = np.array([[max(getattr(one.hu, name), AIR_HU) for name in COMPARED] for one in fingerprints])
     described = {
         "num_cases": len(fingerprints),
         "spacing_mm": _range(np.array(spacings_mm)),
@@ -95,7 +97,7 @@ def sampled_percentiles(image: np.ndarray) -> dict[str, float]:
         image: `(slices, rows, columns)` in HU.
     """
     step = max(1, round((image.size / _NUM_SAMPLED) ** (1 / 3)))
-    sample = image[::step, ::step, ::step]
+    sample = np.maximum(image[::step, ::step, ::step], AIR_HU)
     return dict(zip(COMPARED, np.percentile(sample, [PERCENTILES[name] for name in COMPARED]).tolist(), strict=True))
 
 

@@ -103,7 +103,7 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
     Returns:
         `architecture`, `run_id` and `data_digest` of all, `seen_cases` and `seen_slices` of any, and
-        `postprocessing` where all have the same.
+        `postprocessing` and `training` where all have the same.
 
     Raises:
         InputError: members that call their labels differently.
@@ -125,9 +125,10 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
             for number, one in enumerate(descriptions, start=1)
             for name, value in one.get(key, {}).items()
         }
-    first = descriptions[0].get("postprocessing")
-    if first is not None and all(one.get("postprocessing") == first for one in descriptions):
-        description["postprocessing"] = first
+    for key in ("postprocessing", "training"):
+        first = descriptions[0].get(key)
+        if first is not None and all(one.get(key) == first for one in descriptions):
+            description[key] = first
     return description
 
 

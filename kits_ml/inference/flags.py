@@ -72,7 +72,7 @@ def raise_flags(facts: Facts) -> tuple[Flag, ...]:
 def _no_kidney(facts: Facts) -> Iterator[str]:
     if facts.kidneys:
         return
-    least = f"a piece of at least {facts.settings.fragment_kidney_ml:g} ml"
+    least = f"a piece with at least {facts.settings.fragment_kidney_ml:g} ml of its tissue"
     if not facts.volumes_ml["kidney"]:
         yield "Nothing was found: neither kidney nor tumour."
     else:

@@ -125,7 +125,8 @@ def measure(
         settings: what is a fragment.
 
     Returns:
-        The measurements; empty without a labelled voxel. A piece without kidney tissue is no kidney, however large.
+        The measurements; empty without a labelled voxel. A piece with too little kidney tissue is no kidney, however
+        large its tumour is.
     """
     box = _labelled_box(label_map)
     if box is None:
@@ -134,7 +135,7 @@ def measure(
     kidneys, small = [], []
     for piece in scan.pieces(scan.labels > 0):
         tissue = int((piece.labels == KIDNEY).sum())
-        if tissue and piece.mask.sum() * scan.voxel_ml >= settings.fragment_kidney_ml:
+        if tissue and tissue * scan.voxel_ml >= settings.fragment_kidney_ml:
             kidneys.append(piece)
         elif tissue:
             small.append(scan.fragment(piece, KIDNEY))

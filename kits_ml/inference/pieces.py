@@ -52,7 +52,7 @@ class Pieces:
         met = np.zeros(len(self.num_voxels), bool)
         if self.count:
             for part, numbers in self.numbers():
-                met[np.unique(numbers[mask_of(part)])] = True
+                met[numbers[mask_of(part)]] = True
         met[0] = False
         return met
 
@@ -63,7 +63,7 @@ class Pieces:
             faces = [numbers[:, [0, -1]], numbers[:, :, [0, -1]]]
             faces += [numbers[:1]] * (part.start == 0) + [numbers[-1:]] * (part.stop == self._slabs[-1].stop)
             for face in faces:
-                met[np.unique(face)] = True
+                met[face] = True
         met[0] = False
         return met
 

@@ -71,6 +71,22 @@ def settings_of(description: Mapping[str, Any], *, source: str) -> Postprocessin
     return PostprocessingSettings.from_mapping(description.get("postprocessing") or {}, source=f"{source}: stored")
 
 
+def postprocess_as_stored(
+    label_map: np.ndarray, *, spacing_mm: Spacing, description: Mapping[str, Any]
+) -> np.ndarray:
+    """Cleans a label map as its model's description says; see `postprocess`.
+
+    Raises:
+        InputError: there is post-processing, and no spacing.
+    """
+    settings = settings_of(description, source="model")
+    if is_off(settings):
+        return label_map
+    if not len(spacing_mm):
+        raise InputError("spacing_mm: found none, expected three distances in mm; the model stores post-processing")
+    return postprocess(label_map, spacing_mm=spacing_mm, settings=settings)
+
+
 def _fill_holes(label_map: np.ndarray, *, spacing_mm: Spacing, settings: PostprocessingSettings) -> None:
     """Labels enclosed background: as tumour where tumour alone encloses it, else as kidney.
 

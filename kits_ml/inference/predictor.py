@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from kits_ml import files, runtime
+from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import frames, preprocessing
 from kits_ml.data.neighbours import stack_neighbours
 from kits_ml.errors import InputError
 from kits_ml.inference import mirroring
+from kits_ml.inference.engines import MODEL_FILE, load_network
 from kits_ml.inference.segmenting import Observer, SliceProbabilities, checked_image, segment_slices
 from kits_ml.labels import LABEL_NAMES
 
 log = logging.getLogger(__name__)
 
-MODEL_FILE = "model.keras"
 DESCRIPTION_FILE = "model.json"
 
 
@@ -29,7 +29,8 @@ class Predictor:
     """A network with its preparation.
 
     Args:
-        model: a Keras model from `(batch, size, size, input_slices)` to class probabilities.
+        model: a Keras model or another `engines.Network`, from `(batch, size, size, input_slices)` to class
+            probabilities. `save` needs a Keras model.
         settings: the preparation that the model was trained with.
         description: what else is known of the model: `label_names`, `seen_cases`, ...; `input_slices` is how many
             slices it sees at once, 1 if nothing is said.
@@ -119,21 +120,30 @@ class Predictor:
         files.write_json(folder / DESCRIPTION_FILE, content)
 
     @classmethod
-    def load(cls, folder: str | Path, *, batch_size: int = 8, test_time_augmentation: str = "none") -> Predictor:
-        """Loads what `save` wrote. Call `runtime.configure` first.
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        batch_size: int = 8,
+        test_time_augmentation: str = "none",
+        engine: str = "keras",
+        num_threads: int = 0,
+    ) -> Predictor:
+        """Loads what `save` wrote. For Keras, call `runtime.configure` first.
+
+        Args:
+            folder: of the model.
+            batch_size, test_time_augmentation: see the class.
+            engine, num_threads: what runs the network, see `engines.load_network`.
 
         Raises:
-            InputError: the folder holds no such model.
+            InputError: the folder holds no such model, or none that the engine runs.
         """
-        import keras
-
         folder = Path(folder)
         description = read_description(folder)
-        model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-        model.compile(jit_compile=runtime.jit_compile())
         settings = PreprocessingSettings.from_mapping(description["preprocessing"], source=str(folder))
         return cls(
-            model,
+            load_network(folder, engine=engine, num_threads=num_threads),
             settings,
             description=description,
             batch_size=batch_size,

@@ -139,7 +139,21 @@ def _tables(report: QualityReport) -> list[page.Table]:
         tables.append(page.Table(title="Tumours", header=[*header, "confidence"], rows=rows, note=_fragments(report)))
     elif report.fragments:
         tables.append(page.Table(title="Tumours", header=["none"], rows=[], note=_fragments(report)))
+    if report.doubt:
+        tables.append(_doubt(report.doubt))
     return tables
+
+
+def _doubt(doubt: Mapping[str, Mapping[str, float | None]]) -> page.Table:
+    """Means over all voxels of a label."""
+    measures = list(next(iter(doubt.values())))
+    note = (
+        "Means over the label's voxels. Confidence: the softmax of the label. Entropy: 0 is certain, 100% all alike."
+    )
+    if "spread" in measures:
+        note += " Spread: how far apart ensemble members or augmentations are."
+    rows = [[label, *(_percent(means[name]) for name in measures)] for label, means in doubt.items()]
+    return page.Table(title="How sure the model is", header=["label", *measures], rows=rows, note=note)
 
 
 def _fragments(report: QualityReport) -> str:
@@ -231,7 +245,12 @@ def _legend(*, with_entropy: bool) -> str:
 
 def _places(report: QualityReport, affine: np.ndarray) -> dict[str, list[float]]:
     """Where the viewer can go to, by name."""
-    kidneys = {f"{one.side} kidney" if one.side != "both" else "kidney": one.centre for one in report.kidneys}
+    sides = [one.side for one in report.kidneys]
+    kidneys = {}
+    for index, one in enumerate(report.kidneys):
+        name = "kidney" if one.side == "both" else f"{one.side} kidney"
+        same = sides[: index + 1].count(one.side)
+        kidneys[f"{name} {same}" if same > 1 else name] = one.centre
     tumours = {f"tumour {number}": one.centre for number, one in enumerate(report.tumours, start=1)}
     return {name: _to_mm(affine, centre) for name, centre in (kidneys | tumours).items()}
 

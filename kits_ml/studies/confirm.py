@@ -68,7 +68,8 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
     folder = Path(settings.output) / study.spec.search.name / "confirmed"
     records: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
-    for name, one in _plan(study.spec, study.best, settings).items():
+    experiment = tracking.experiment_of(study.run_id)
+    for name, one in _plan(study.spec, study.best, settings, experiment=experiment).items():
         try:
             records.append(_train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run))
         except InputError as error:
@@ -112,7 +113,9 @@ def rank(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
-def _plan(spec: StudySpec, best: Mapping[str, Any], settings: ConfirmSettings) -> dict[str, TrainSettings]:
+def _plan(
+    spec: StudySpec, best: Mapping[str, Any], settings: ConfirmSettings, *, experiment: str
+) -> dict[str, TrainSettings]:
     """The trainings by name: a fold and seed of all architectures before the next, so that a stop costs all alike."""
     planned = {}
     for seed in range(settings.confirm_seeds):
@@ -121,7 +124,7 @@ def _plan(spec: StudySpec, best: Mapping[str, Any], settings: ConfirmSettings) -
                 name = f"{architecture}_fold{fold}_seed{seed}"
                 changes = {
                     **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed, "register": False},
-                    **{"experiment": settings.experiment, "run_name": name},
+                    **{"experiment": experiment, "run_name": name},
                 }
                 configuration = {**spec.configuration(architecture, trial.params), **changes}
                 planned[name] = TrainSettings.from_mapping(configuration, source=spec.source)

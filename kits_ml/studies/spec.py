@@ -31,6 +31,7 @@ _NOT_IN_BASE = {
     "num_folds": "num_folds at the top of the file",
     "fold": "num_folds at the top of the file",
     "register": "nothing: trials are never registered",
+    "promote": "nothing: trials are never registered",
     "as_reported": "nothing: the report's metric decides nothing",
     "run_name": "nothing: runs are named by architecture and trial",
     "experiment": "--experiment",

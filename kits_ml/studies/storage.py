@@ -43,16 +43,20 @@ def open_storage(settings: StudySettings, *, on_stale: OnStale | None = None) ->
         settings.storage_class,
     )
     try:
-        return _OTHERS[settings.storage_class](settings.storage)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _OTHERS[settings.storage_class](settings.storage)
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"storage {settings.storage}: cannot be opened ({first_line(error)})") from error
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Gives a database's connections back."""
+    """Gives a database's or a proxy's connections back."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+    elif isinstance(storage, optuna.storages.GrpcStorageProxy):
+        storage.close()
 
 
 def has_heartbeat(storage: BaseStorage) -> bool:
@@ -137,7 +141,9 @@ def _grpc(address: str) -> BaseStorage:
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         raise ValueError("expected host:port")
-    return optuna.storages.GrpcStorageProxy(host=host or "localhost", port=int(port))
+    proxy = optuna.storages.GrpcStorageProxy(host=host or "localhost", port=int(port))
+    proxy.wait_server_ready(timeout=CONNECT_TIMEOUT_S)
+    return proxy
 
 
 _OTHERS = {

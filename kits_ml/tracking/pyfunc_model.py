@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class KitsModel(PythonModel):
-    """HU in, labels out, on the same grid."""
+    """HU in, labels (or probabilities) out, on the same grid."""
 
     def load_context(self, context: Any) -> None:
         """Loads the network and its preparation."""
@@ -34,21 +34,33 @@ class KitsModel(PythonModel):
             params: `orientation`, the axis codes of the array: `"IPL"` is slices from superior to inferior, rows to
                 posterior, columns to the patient's left; `"RAS"` is what nibabel's canonical images have.
                 `spacing_mm`, the voxels' size along the array's three axes, in their own order; needed by models
-                whose preparation has the framing `spacing`.
+                whose preparation has the framing `spacing`, and by those that store post-processing.
+                `probabilities`, whether to give these, as they are before post-processing, instead of labels.
 
         Returns:
-            Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour.
+            Label map of the same shape and orientation, uint8: 0 background, 1 kidney, 2 tumour. With
+            `probabilities`, float32 `(classes, ...)` with the same three axes behind; the signature names only the
+            label map, because MLflow knows one output a model.
         """
         from kits_ml.data.orientation import reorient, reorient_spacing
         from kits_ml.data.volumes import HOUSE_ORIENTATION
+        from kits_ml.inference.postprocessing import postprocess_as_stored
+        from kits_ml.inference.probabilities import ProbabilityMap
 
-        orientation = (params or {}).get("orientation", HOUSE_ORIENTATION)
-        spacing_mm = list((params or {}).get("spacing_mm", ()))
+        given = params or {}
+        orientation = given.get("orientation", HOUSE_ORIENTATION)
+        spacing_mm = list(given.get("spacing_mm", ()))
         image = reorient(model_input, source=orientation, target=HOUSE_ORIENTATION)
         if spacing_mm:
             spacing_mm = reorient_spacing(spacing_mm, source=orientation, target=HOUSE_ORIENTATION)
-        label_map = self.predictor.segment(image, spacing_mm=spacing_mm or None)
-        return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
+        seen = ProbabilityMap(image.shape) if given.get("probabilities") else None
+        label_map = self.predictor.segment(image, spacing_mm=spacing_mm or None, observe=seen)
+        if seen is None:
+            label_map = postprocess_as_stored(
+                label_map, spacing_mm=spacing_mm, description=self.predictor.description
+            )
+            return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
+        return np.stack([reorient(one, source=HOUSE_ORIENTATION, target=orientation) for one in seen.array])
 
 
 set_model(KitsModel())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import kits_ml
 from kits_ml.data.volumes import HOUSE_ORIENTATION
 from kits_ml.errors import InputError, first_line
-from kits_ml.inference.predictor import Predictor
 from kits_ml.tracking.runs import check_tracking_server
 
 ARTIFACT_NAME = "model"
@@ -31,7 +29,11 @@ SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
     outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
     params=ParamSchema(
-        [ParamSpec("orientation", "string", HOUSE_ORIENTATION), ParamSpec("spacing_mm", "double", [], shape=(-1,))]
+        [
+            ParamSpec("orientation", "string", HOUSE_ORIENTATION),
+            ParamSpec("probabilities", "boolean", False),
+            ParamSpec("spacing_mm", "double", [], shape=(-1,)),
+        ]
     ),
 )
 
@@ -57,34 +59,44 @@ class Registered:
         )
 
 
-def log_model(predictor: Predictor, *, input_example: np.ndarray, spacing_mm: Sequence[float]) -> str:
-    """Logs the model to the active run, with its code, signature and example.
+def log_model(folder: Path, *, input_example: np.ndarray, spacing_mm: Sequence[float]) -> str:
+    """Logs a model to the active run, with its code, signature and example.
 
     Args:
-        predictor: network and preparation.
+        folder: all that the model carries: what `Predictor.save` wrote, and what lies beside it.
         input_example: a small volume, `(slices, rows, columns)` HU, float32.
         spacing_mm: distance between its slices, rows and columns.
 
     Returns:
         The model's URI.
     """
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    params = {"orientation": HOUSE_ORIENTATION, "probabilities": False, "spacing_mm": list(spacing_mm)}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's advice to users of its API
-        predictor.save(Path(folder) / "model")
         info = mlflow.pyfunc.log_model(
             name=ARTIFACT_NAME,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"model": str(Path(folder) / "model")},
+            artifacts={"model": str(folder)},
             code_paths=[str(Path(kits_ml.__file__).parent)],
             signature=SIGNATURE,
-            input_example=(input_example, {"orientation": HOUSE_ORIENTATION, "spacing_mm": list(spacing_mm)}),
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+            input_example=(input_example, params),
+            pip_requirements=requirements(),
         )
     return info.model_uri
 
 
-def register(model_uri: str, name: str) -> Registered:
-    """Registers a logged model as challenger, and as champion where there is none yet.
+def requirements() -> list[str]:
+    """What a model's environment needs, with the versions of this one."""
+    return [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
+
+
+def register(model_uri: str, name: str, *, description: str | None = None) -> Registered:
+    """Registers a logged model as challenger. Only the gate makes champions.
+
+    Args:
+        model_uri: of the model.
+        name: in the registry.
+        description: of the version.
 
     Raises:
         InputError: the model or the registry cannot be reached.
@@ -93,12 +105,17 @@ def register(model_uri: str, name: str) -> Registered:
     client = mlflow.MlflowClient()
     try:
         version = mlflow.register_model(model_uri, name).version
+        if description:
+            client.update_model_version(name, version, description=description)
+        client.set_registered_model_alias(name, CHALLENGER, version)
     except MlflowException as error:
         raise InputError(f"{model_uri}: cannot be registered as {name!r} ({first_line(error)})") from error
-    client.set_registered_model_alias(name, CHALLENGER, version)
-    if CHAMPION not in client.get_registered_model(name).aliases:
-        client.set_registered_model_alias(name, CHAMPION, version)
-    aliases = client.get_model_version(name, version).aliases
+    return registered(name, version)
+
+
+def registered(name: str, version: str) -> Registered:
+    """A version as it stands now."""
+    aliases = mlflow.MlflowClient().get_model_version(name, version).aliases
     return Registered(name=name, version=str(version), aliases=tuple(sorted(aliases)))
 
 
@@ -143,6 +160,48 @@ def version_of(model: str) -> str | None:
     return f"{name}, version {version}" if name else None
 
 
+def mlflow_folder(model: str) -> Path:
+    """The folder that MLflow keeps a model in, with its `MLmodel`, fetched where it is remote.
+
+    Args:
+        model: as for `local_folder`.
+
+    Raises:
+        InputError: as `local_folder`.
+    """
+    if ":/" not in model:
+        folder = Path(model)
+        if not folder.is_dir():
+            raise InputError(
+                f"{model}: no such folder; expected models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
+            )
+        return folder
+    check_tracking_server()
+    try:
+        return Path(mlflow.artifacts.download_artifacts(model))
+    except (MlflowException, OSError) as error:
+        raise InputError(f"model {model}: not found ({first_line(error)})") from error
+
+
+def pinned(model: str) -> str:
+    """The address of the version behind an alias now: `models:/NAME@ALIAS` gives `models:/NAME/VERSION`.
+
+    Args:
+        model: as for `local_folder`; what is no alias comes back as it is.
+
+    Raises:
+        InputError: no such model or alias, or a server that does not answer.
+    """
+    if not model.startswith("models:/") or "@" not in model:
+        return model
+    check_tracking_server()
+    name, alias = model.removeprefix("models:/").rsplit("@", 1)
+    try:
+        return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
+    except MlflowException as error:
+        raise InputError(f"model {model}: not found ({first_line(error)})") from error
+
+
 def local_folder(model: str) -> Path:
     """The folder with `model.keras` and `model.json` of a model, fetched where it is remote.
 
@@ -152,17 +211,6 @@ def local_folder(model: str) -> Path:
     Raises:
         InputError: no such model, version or alias, or a server that does not answer.
     """
-    if ":/" not in model:
-        folder = Path(model)
-        if not folder.is_dir():
-            raise InputError(
-                f"{model}: no such folder; expected models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
-            )
-    else:
-        check_tracking_server()
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(model))
-        except (MlflowException, OSError) as error:
-            raise InputError(f"model {model}: not found ({first_line(error)})") from error
+    folder = mlflow_folder(model)
     inside = folder / "artifacts" / "model"
     return inside if inside.is_dir() else folder

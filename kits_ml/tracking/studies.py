@@ -93,6 +93,12 @@ def open_child(parent_id: str, *, name: str, tags: Mapping[str, str], started_s:
     return client.create_run(experiment_id, start_time=started_ms, tags=tags, run_name=name).info.run_id
 
 
+def experiment_of(run_id: str) -> str:
+    """The name of a run's experiment: nested runs are shown together only within one."""
+    client = mlflow.MlflowClient()
+    return client.get_experiment(client.get_run(run_id).info.experiment_id).name
+
+
 def require_run(run_id: str | None, *, what: str) -> str:
     """Gives a run's ID back where the tracking server knows it.
 

@@ -58,13 +58,12 @@ class Checkpoint:
         """Gives variables and callbacks their values; those of metrics wait for the epoch to begin.
 
         Args:
-            model: compiled, of the architecture and optimiser that the checkpoint is of.
+            model: of the architecture and optimiser that the checkpoint is of, compiled, the optimiser built.
             callbacks: those that were there when it was made.
 
         Raises:
             InputError: other variables than the checkpoint's.
         """
-        model.optimizer.build(model.trainable_variables)
         assign(model.variables, self.arrays["model"], what="model")
         assign(model.optimizer.variables, self.arrays["optimizer"], what="optimizer")
         self.restore_callbacks(callbacks)

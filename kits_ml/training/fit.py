@@ -86,32 +86,24 @@ def fit(
     reported = AsReported() if settings.as_reported else None
     with runtime.device_scope():
         _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
-    single = models.without_supervision(model)
-    if single is model and runtime.num_devices() > 1:
-        single = keras.Model(model.inputs, model.outputs[0])  # each device would predict the whole batch
-    if single is not model:
-        single.compile(jit_compile=runtime.jit_compile())
+    single = _scored(model)
     batches = make_batches(train, settings, label_sizes=label_sizes)
-    best, course = BestWeights(SELECTION_METRIC), Course()
     first_step = resumed.step if resumed else 0
+    best, course = BestWeights(SELECTION_METRIC), Course()
     progress = _progress(settings, resumed)
-    average = _average(settings, first_step)
     spent = budget.make_budget(settings, first_step=first_step)
-    watching = [
-        StopOnBadLoss(first_step=first_step),
-        spent,
-        *([average] if average else []),
-        Validation(
-            single, validation, batch_size=settings.batch_size, observe=reported.observe if reported else None
-        ),
-        *([reported] if reported else []),
-        best,
-        *([average.give_back] if average else []),
-        *_early_stopping(settings),
-        progress,
-        *callbacks,
-        course,
-    ]
+    observe = reported.observe if reported else None
+    watching = _in_order(
+        settings,
+        first_step=first_step,
+        spent=spent,
+        scoring=[
+            Validation(single, validation, batch_size=settings.batch_size, observe=observe),
+            *([reported] if reported else []),
+        ],
+        best=best,
+        last=[progress, *callbacks, course],
+    )
     num_epochs = budget.num_epochs(settings)
     with stop_requests() as stop:
         keeper = Checkpoints(checkpoint_file, best=best, others=watching, stop=stop, resumed=resumed)
@@ -223,6 +215,48 @@ def _compile(
         jit_compile=runtime.jit_compile(),
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def _scored(model: keras.Model) -> keras.Model:
+    """The model whose output is scored: of several heads the first, on one device."""
+    single = models.without_supervision(model)
+    if single is model and runtime.num_devices() > 1:
+        single = keras.Model(model.inputs, model.outputs[0])  # each device would predict the whole batch
+    if single is not model:
+        single.compile(jit_compile=runtime.jit_compile())
+    return single
+
+
+def _in_order(
+    settings: TrainSettings,
+    *,
+    first_step: int,
+    spent: keras.callbacks.Callback,
+    scoring: Sequence[keras.callbacks.Callback],
+    best: BestWeights,
+    last: Sequence[keras.callbacks.Callback],
+) -> list[keras.callbacks.Callback]:
+    """All callbacks: each finds in the logs, and in the weights, what those before it have put there.
+
+    Args:
+        settings: averaging and early stopping.
+        first_step: of the epoch that is gone on with.
+        spent: ends the training when its budget is.
+        scoring: put the scores into the logs.
+        best: reads them; with averaging, while the average's weights are in the model.
+        last: look on.
+    """
+    average = _average(settings, first_step)
+    return [
+        StopOnBadLoss(first_step=first_step),
+        spent,
+        *([average] if average else []),
+        *scoring,
+        best,
+        *([average.give_back] if average else []),
+        *_early_stopping(settings),
+        *last,
+    ]
 
 
 def _average(settings: TrainSettings, first_step: int) -> AverageWeights | None:

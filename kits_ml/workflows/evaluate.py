@@ -22,12 +22,13 @@ from kits_ml.data.partial import sha256_of
 from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.evaluation import folders, selftest, subjects, tables
 from kits_ml.evaluation.calibration import CalibrationCounter
+from kits_ml.evaluation.evidence import digest_of
 from kits_ml.evaluation.measured import measure_case
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import MODEL_FILE, Predictor
 from kits_ml.inference.segmenting import Observer
 from kits_ml.tracking import registry, runs
-from kits_ml.workflows.report import Evaluated, Loader, ShownCase, digest_of, log_evaluation, write_evaluation
+from kits_ml.workflows.report import Evaluated, Loader, ShownCase, log_evaluation, write_evaluation
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter, members_of, split_addresses
 
 log = logging.getLogger(__name__)
@@ -166,20 +167,22 @@ def _by_model(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict
     segmenter = load_segmenter(settings.model, settings)
     network = segmenter.network
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
-    cases = _select_unseen(cases, network) if settings.subset == "unseen" else cases
+    cases = select_unseen(cases, network) if settings.subset == "unseen" else cases
     output = Path(settings.output)
     scored, failures = score_model(segmenter, cases, output=output)
+    case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
     versions = [registry.version_of(address) for address in split_addresses(settings.model)]
     facts = {
         "model": settings.model,
         "model version": ", ".join(filter(None, versions)) or None,
         "model digest": ", ".join(sha256_of(folder / MODEL_FILE)[:16] for folder in segmenter.folders),
         "data": settings.data,
-        "data digest": digest_of({name: case.digest() for name, case in cases.items() if name not in failures}),
+        "data digest": digest_of(case_digests),
         **describe_model(network),
     }
     shown = {**settings.to_dict(), **segmenter.postprocessing.to_dict(), **_preparations(network)}
-    return scored, failures, {"facts": facts, "settings": shown, "load": loader_of(cases, output=output)}
+    load = loader_of(cases, output=output)
+    return scored, failures, {"facts": facts, "settings": shown, "load": load, "case_digests": case_digests}
 
 
 def _preparations(network: Predictor | Ensemble) -> dict[str, Any]:
@@ -225,10 +228,14 @@ def _by_folders(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], di
     return scored, failures, {"facts": facts, "settings": settings.to_dict(), "load": load}
 
 
-def _select_unseen(
+def select_unseen(
     cases: Mapping[str, case_files.Case], predictor: Predictor | Ensemble
 ) -> dict[str, case_files.Case]:
-    """Leaves out the cases whose files, or whose scans under another name, the model was trained on or chosen by."""
+    """Leaves out the cases whose files, or whose scans under another name, the model was trained on or chosen by.
+
+    Raises:
+        InputError: it has seen them all.
+    """
     seen = set(predictor.description.get("seen_cases", {}).values())
     seen_slices = {one for slices in predictor.description.get("seen_slices", {}).values() for one in slices}
     if not seen:

@@ -7,17 +7,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kits_ml import figures
+from kits_ml import figures, files
 from kits_ml.config import PredictSettings
 from kits_ml.data import images, volumes
+from kits_ml.data.dicom_seg import write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
+from kits_ml.inference.quality import assess
+from kits_ml.inference.quality_page import render_page
 from kits_ml.inference.segmenting import observe_all
+from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import REGIONS, region_mask
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
@@ -26,8 +31,11 @@ log = logging.getLogger(__name__)
 #: What the name of each output ends in.
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "output": volumes.NIFTI_SUFFIXES,
-    "overlay": (".png",),
+    "overlay": (".png", ".PNG"),
     "probabilities": volumes.NIFTI_SUFFIXES,
+    "report": (".json",),
+    "page": (".html",),
+    "dicom_seg": (".dcm",),
 }
 
 
@@ -38,6 +46,9 @@ class Outputs:
     output: Path
     overlay: Path | None = None
     probabilities: Path | None = None
+    report: Path | None = None
+    page: Path | None = None
+    dicom_seg: Path | None = None
 
     def paths(self) -> dict[str, Path]:
         """Those that are asked for, by what they are."""
@@ -52,11 +63,13 @@ class Predicted:
         outputs: the files.
         volumes_ml: volume of each region, millilitres.
         seconds: from the scan in memory to the last file.
+        flags: names of what speaks against the prediction; empty where nobody asked for report or page.
     """
 
     outputs: Outputs
     volumes_ml: dict[str, float]
     seconds: float
+    flags: tuple[str, ...] = ()
 
 
 def predict(settings: PredictSettings) -> Predicted:
@@ -69,6 +82,8 @@ def predict(settings: PredictSettings) -> Predicted:
     if not settings.overwrite:
         check_absent(outputs)
     image = read_scan(Path(settings.image))  # before the model, which may be far away
+    if outputs.dicom_seg and not image.slice_paths:
+        raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
     return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
 
 
@@ -76,17 +91,20 @@ def outputs_of(settings: PredictSettings) -> Outputs:
     """The files that the settings ask for.
 
     Raises:
-        InputError: a name with another ending.
+        InputError: a name with another ending, or one for two of them.
     """
     given = {name: getattr(settings, name) for name in SUFFIXES if getattr(settings, name) is not None}
     for name, value in given.items():
         check_suffix(name, value)
-    return Outputs(**{name: Path(value) for name, value in given.items()})
+    paths = {name: Path(value) for name, value in given.items()}
+    if len(set(paths.values())) < len(paths):
+        raise InputError(f"{', '.join(paths)}: found {', '.join(given.values())}, expected a name for each")
+    return Outputs(**paths)
 
 
 def check_suffix(name: str, value: str) -> None:
     """Raises an `InputError` where an output's name ends in something else than its kind's."""
-    if not value.lower().endswith(SUFFIXES[name]):
+    if not value.endswith(SUFFIXES[name]):
         raise InputError(f"{value}: expected a name for {name} that ends in {' or '.join(SUFFIXES[name])}")
 
 
@@ -125,9 +143,10 @@ def predict_scan(
     """
     started = time.monotonic()
     packed = PackedProbabilities(image.array.shape) if outputs.probabilities else None
+    meter = UncertaintyMeter(image.array.shape) if outputs.report or outputs.page else None
     try:
         label_map = segmenter.segment(
-            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed)
+            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed, meter)
         )
     except InputError as error:
         raise InputError(f"{image.path}: {error}") from error
@@ -136,8 +155,43 @@ def predict_scan(
     volumes_ml = _volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
+    flags = ()
+    if meter is not None:
+        flags = _write_quality(
+            outputs, image, label_map, meter, training=segmenter.network.description.get("training")
+        )
+    if outputs.dicom_seg:
+        name = str(segmenter.network.description.get("architecture") or "network")
+        write_dicom_seg(outputs.dicom_seg, label_map, image, algorithm_name=f"kits_ml {name}")
     write_verified(outputs.output, label_map, image.geometry)
-    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started)
+    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+
+
+def _write_quality(
+    outputs: Outputs,
+    image: volumes.Volume,
+    label_map: np.ndarray,
+    meter: UncertaintyMeter,
+    *,
+    training: Mapping[str, Any] | None,
+) -> tuple[str, ...]:
+    """Writes report and page, those that are asked for; gives the names of the flags."""
+    report = assess(image.array, label_map, spacing_mm=image.spacing_mm, uncertainty=meter, training=training)
+    for flag in report.flags:
+        log.info("%s: %s", image.path, flag.reason)
+    if outputs.report:
+        files.write_json(outputs.report, report.to_dict())
+    if outputs.page:
+        page = render_page(
+            report,
+            image.array,
+            label_map,
+            affine=image.geometry.house_affine,
+            title=image.path.name,
+            entropy=meter.entropy,
+        )
+        files.write_bytes(outputs.page, page.encode())
+    return tuple(flag.name for flag in report.flags)
 
 
 def _volumes_ml(label_map: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:

@@ -13,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 import kits_ml
-from kits_ml import files
+from kits_ml import files, runtime
 from kits_ml.config import PredictSettings
 from kits_ml.data import scans, volumes
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 from kits_ml.labels import REGIONS
 from kits_ml.workflows.predict import SUFFIXES, check_suffix, predict_scan, read_scan
 from kits_ml.workflows.scan_jobs import ScanJob
@@ -24,8 +24,8 @@ from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 PREDICTIONS_CSV = "predictions.csv"
 
-#: Of `predictions.csv`. A scan that failed has a message and nothing else.
-COLUMNS = ("name", "image", *(f"{region}_ml" for region in REGIONS), "seconds", "message")
+#: Of `predictions.csv`. A scan that failed has a message and nothing else; flags are there with a report or a page.
+COLUMNS = ("name", "image", *(f"{region}_ml" for region in REGIONS), "flags", "seconds", "message")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,24 @@ def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> Mapping[
     try:
         job.begin(overwrite=overwrite)
         predicted = predict_scan(segmenter, read_scan(job.scan.path), job.outputs)
-    except (InputError, OSError, MemoryError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
         tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
         return row | {"message": message}
     row |= {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
+    row["flags"] = " ".join(predicted.flags)
     row["seconds"] = round(predicted.seconds, 1)
     job.finish(row)
     return row
+
+
+def _message(error: Exception) -> str | None:
+    """What is wrong with a scan, in one line; None where the fault is the program's."""
+    if runtime.is_out_of_memory(error):
+        return f"out of memory ({first_line(error)}); expected a smaller scan, fewer outputs or a smaller batch_size"
+    return " ".join(str(error).split()) if isinstance(error, InputError | OSError) else None
 
 
 def _names_of_outputs(settings: PredictSettings) -> dict[str, str]:
@@ -116,6 +126,7 @@ def _made_by(segmenter: Segmenter, settings: PredictSettings) -> str:
         "models": segmenter.digests(),
         "postprocessing": segmenter.postprocessing.to_dict(),
         "test_time_augmentation": settings.test_time_augmentation,
+        "engine": settings.engine,
         "kits_ml": kits_ml.__version__,
     }
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

@@ -5,7 +5,7 @@ from kits_ml.tracking import registry
 
 
 def register(settings: RegisterSettings) -> registry.Registered:
-    """Registers as challenger, and as champion where there is none yet.
+    """Registers as challenger; `promote` makes champions.
 
     Raises:
         InputError: no such run, or one without a model.

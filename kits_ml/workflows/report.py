@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import mlflow
 import numpy as np
 
 from kits_ml import figures
-from kits_ml.evaluation import aggregates, case_slices, report, selftest, summary, tables
+from kits_ml.evaluation import aggregates, case_slices, evidence, report, selftest, summary, tables
 from kits_ml.labels import REGIONS
 from kits_ml.scores import composite_dice
 
@@ -65,8 +63,9 @@ def write_evaluation(
     facts: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     load: Loader | None = None,
+    case_digests: Mapping[str, str] | None = None,
 ) -> Evaluated:
-    """Writes `scores.csv`, `cases.csv`, `summary.json`, `report.html` and the pictures.
+    """Writes `scores.csv`, `cases.csv`, `summary.json`, `report.html`, the pictures, and `evaluation.json`.
 
     Args:
         scored: one for each patient, at least one.
@@ -75,11 +74,14 @@ def write_evaluation(
         facts: what was evaluated on what, by name, for the report; `data digest` among it.
         settings: of the evaluation and of the model, by name, for the report.
         load: reads the worst, median and best case; without it there are no slices to see.
+        case_digests: of each case's files, by name, for `evaluation.json`, by which the gate knows what was scored.
     """
     scored = sorted(scored, key=lambda case: case.case)
     found = summary.summarise_evaluation(scored, failures=failures)
     tables.write_scores(output / tables.SCORES_CSV, scored)
     summary.write_cases(output / summary.CASES_CSV, scored)
+    if case_digests is not None:
+        evidence.write_evaluation_json(output, case_digests)
     aggregates.write_summary(output / aggregates.SUMMARY_JSON, found)
     dice = {region: {"model": [case.regions[region].dice for case in scored]} for region in REGIONS}
     figures.save_figure(output / BOX_PLOT_PNG, figures.box_plot_of_scores(dice, title="Dice per case"))
@@ -92,8 +94,8 @@ def write_evaluation(
 
 def files_of(output: Path) -> list[Path]:
     """The files of an evaluation in its folder, those that are there; without the label maps."""
-    names = [tables.SCORES_CSV, summary.CASES_CSV, aggregates.SUMMARY_JSON, selftest.SELFTEST_CSV]
-    names += [report.REPORT_HTML, BOX_PLOT_PNG, *(_overlay_name(rank) for rank in RANKS)]
+    names = [tables.SCORES_CSV, evidence.EVALUATION_JSON, summary.CASES_CSV, aggregates.SUMMARY_JSON]
+    names += [selftest.SELFTEST_CSV, report.REPORT_HTML, BOX_PLOT_PNG, *(_overlay_name(rank) for rank in RANKS)]
     return [output / name for name in names if (output / name).exists()]
 
 
@@ -121,11 +123,6 @@ def log_evaluation(evaluated: Evaluated, *, part: str | None = None) -> None:
         mlflow.log_metric("prediction_seconds", math.fsum(seconds) / len(seconds))
     prefix = f"{part}_" if part else ""
     mlflow.log_metrics({f"{prefix}{name}": value for name, value in means.items() if not math.isnan(value)})
-
-
-def digest_of(digests: Mapping[str, str]) -> str:
-    """One digest for the digests of several cases, 16 hexadecimal digits."""
-    return hashlib.blake2b(json.dumps(dict(digests), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def chosen_cases(scored: Sequence[tables.CaseScores]) -> dict[str, tables.CaseScores]:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 #: Settings that decide where and how fast, not what comes out: a training may go on with others.
 FREE_SETTINGS = {
     *(name for name in CheckpointSettings.names() if name != "init_from"),
-    *("experiment", "run_name", "model_name", "register"),
+    *("experiment", "run_name", "model_name", "register", "promote", "onnx"),
     *("prepared", "num_workers", "num_threads", "skip_failed_cases"),
 }
 

@@ -39,9 +39,11 @@ class ScanJob:
 
     @property
     def outputs(self) -> Outputs:
-        """Its files."""
+        """Its files; a NIfTI scan has no DICOM SEG."""
         others = {}
         for name, value in self.names.items():
+            if name == "dicom_seg" and not self.scan.path.is_dir():
+                continue
             stem, _, suffix = value.partition(".")
             others[name] = self.folder / stem / f"{self.scan.name}.{suffix}"
         return Outputs(output=self.folder / f"{self.scan.name}.nii.gz", **others)

@@ -60,7 +60,7 @@ def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
         InputError: an unknown model, one that is there twice, models that do not go together.
     """
     folders = local_folders(model)
-    network = configure_and_load(folders, settings)
+    network = load_network(folders, settings)
     return Segmenter(network=network, postprocessing=choose_postprocessing(network, settings), folders=folders)
 
 
@@ -69,25 +69,23 @@ def local_folders(model: str) -> tuple[Path, ...]:
     return tuple(registry.local_folder(address) for address in split_addresses(model))
 
 
-def configure_and_load(folders: tuple[Path, ...], settings: InferenceSettings) -> Predictor | Ensemble:
-    """Configures the process and loads one model, or several as an ensemble."""
-    runtime.configure(num_threads=settings.num_threads)
-    return load_network(
-        folders, batch_size=settings.batch_size, test_time_augmentation=settings.test_time_augmentation
-    )
-
-
-def load_network(
-    folders: tuple[Path, ...], *, batch_size: int, test_time_augmentation: str = "none"
-) -> Predictor | Ensemble:
-    """Loads one model, or several as an ensemble.
+def load_network(folders: tuple[Path, ...], settings: InferenceSettings) -> Predictor | Ensemble:
+    """Loads one model, or several as an ensemble, and configures the process for Keras where that runs them.
 
     Args:
         folders: at least one; see `registry.local_folder`.
-        batch_size, test_time_augmentation: see `Predictor`.
+        settings: how they are used.
     """
+    if settings.engine == "keras":
+        runtime.configure(num_threads=settings.num_threads)
     members = [
-        Predictor.load(folder, batch_size=batch_size, test_time_augmentation=test_time_augmentation)
+        Predictor.load(
+            folder,
+            batch_size=settings.batch_size,
+            test_time_augmentation=settings.test_time_augmentation,
+            engine=settings.engine,
+            num_threads=settings.num_threads,
+        )
         for folder in folders
     ]
     return members[0] if len(members) == 1 else Ensemble(members)
@@ -122,6 +120,12 @@ def choose_postprocessing(network: Predictor | Ensemble, settings: SegmentationS
             "postprocessing: the models of the ensemble store different ones; expected --postprocessing given"
         )
     return stored[0]
+
+
+def as_stored(network: Predictor | Ensemble) -> Segmenter:
+    """A network that is loaded, with the post-processing that is stored with it."""
+    cleaning = postprocessing.settings_of(network.description, source="model")
+    return Segmenter(network=network, postprocessing=cleaning, folders=())
 
 
 def members_of(network: Predictor | Ensemble) -> list[Predictor]:

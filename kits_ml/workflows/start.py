@@ -1,4 +1,4 @@
-"""A training that starts with another model's weights: which model, and what may be scored then."""
+"""What a training starts with: a fresh model, or another one's weights, and what may be scored then."""
 
 from __future__ import annotations
 
@@ -7,14 +7,37 @@ from pathlib import Path
 
 import keras
 
+from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.tracking import registry
 from kits_ml.training import warm_start
+from kits_ml.training.devices import check_devices
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows.prepare import Prepared
 
 log = logging.getLogger(__name__)
+
+
+def new_model(settings: TrainSettings) -> keras.Model:
+    """Prepares the process for a training and builds its network; the same seed gives the same weights.
+
+    Lets go of what Keras keeps of earlier models: there may be many trainings in one process.
+
+    Raises:
+        InputError: what the devices cannot do.
+    """
+    runtime.free_memory()  # forgets the precision too: comes first
+    runtime.configure(
+        num_threads=settings.num_threads,
+        precision=settings.precision,
+        deterministic=settings.deterministic,
+        num_devices=settings.num_devices,
+    )
+    check_devices(settings, num_devices=runtime.num_devices())
+    runtime.seed_everything(settings.seed)
+    with runtime.device_scope():
+        return models.build(settings)
 
 
 def start_from(model: keras.Model, settings: TrainSettings) -> Parent | None:

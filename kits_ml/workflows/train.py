@@ -1,4 +1,4 @@
-"""Prepare what is missing, train, evaluate and register: one MLflow run."""
+"""Prepare what is missing, train, evaluate, register and put through the gate: one MLflow run."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from typing import Any
 
 import keras
 import mlflow
-import numpy as np
 from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
-from kits_ml.config import ArchitectureSettings, TrainSettings
-from kits_ml.data import images, training_range
+from kits_ml.config import ArchitectureSettings, PromoteSettings, TrainSettings
+from kits_ml.data import training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import selftest, subjects, tables
+from kits_ml.evaluation.evidence import digest_of
 from kits_ml.inference.predictor import Predictor
 from kits_ml.models import cost
 from kits_ml.tracking import registry, runs
 from kits_ml.training import batches
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
-from kits_ml.training.devices import check_devices
 from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
+from kits_ml.workflows.packaging import log_and_register
 from kits_ml.workflows.prepare import FINGERPRINTS_JSON, Prepared, prepare
-from kits_ml.workflows.report import Evaluated, digest_of, log_evaluation, write_evaluation
+from kits_ml.workflows.promote import Promotion, pass_gate
+from kits_ml.workflows.report import Evaluated, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
 from kits_ml.workflows.select import measure_cases
 
 log = logging.getLogger(__name__)
 
-#: Slices and pixels of the input example that is logged with the model.
-EXAMPLE_SHAPE = (2, 64, 64)
 #: Fingerprints of slices a case, by which evaluation knows a training scan again under another name.
 NUM_SLICES_KEPT = 16
 
@@ -61,6 +60,7 @@ class Trained:
         scores: of the validation and the test cases, on the scans' own grids.
         summaries: means, medians and intervals of the same; see `aggregates.summarise`.
         registered: the version in the registry; None where `register` was off.
+        promotion: what the gate said of it; None where `register` or `promote` was off, or no answer came.
         example_case: a test case (else a validation case) to try the model on.
         example_scan: its scan.
     """
@@ -70,6 +70,7 @@ class Trained:
     scores: Mapping[str, list[tables.CaseScores]]
     summaries: Mapping[str, Mapping[str, Any]]
     registered: registry.Registered | None
+    promotion: Promotion | None
     example_case: str
     example_scan: Path
 
@@ -88,16 +89,7 @@ def train(settings: TrainSettings) -> Trained:
         MetricMisreadsError: a metric in use does not read what theory says.
         StoppedError: Ctrl-C or SIGTERM.
     """
-    runtime.configure(
-        num_threads=settings.num_threads,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        num_devices=settings.num_devices,
-    )
-    check_devices(settings, num_devices=runtime.num_devices())
-    runtime.seed_everything(settings.seed)
-    with runtime.device_scope():
-        model = models.build(settings)
+    model = start.new_model(settings)
     stopped = resume.find_stopped(settings)
     parent = stopped.parent if stopped else start.start_from(model, settings)
     with runs.run(
@@ -143,19 +135,32 @@ def _train(
     }
     example_case = (prepared.split.test or prepared.split.validation)[0]
     example_scan = prepared.cases[example_case].image_path
-    input_example, spacing_mm = _input_example(example_scan)
-    model_uri = registry.log_model(predictor, input_example=input_example, spacing_mm=spacing_mm)
-    registered = registry.register(model_uri, settings.model_name) if settings.register else None
+    registered = log_and_register(predictor, prepared, settings, evaluated=evaluated, example_scan=example_scan)
     resume.forget(file)
+    promotion = _promote(registered, settings) if registered and settings.promote else None
     return Trained(
         run_id=run_id,
         artifacts=active.info.artifact_uri.removeprefix("file://"),
         scores={part: found.cases for part, found in evaluated.items()},
         summaries={part: found.summary for part, found in evaluated.items()},
-        registered=registered,
+        registered=promotion.registered if promotion else registered,
+        promotion=promotion,
         example_case=example_case,
         example_scan=example_scan,
     )
+
+
+def _promote(registered: registry.Registered, settings: TrainSettings) -> Promotion | None:
+    """Puts the model through the gate. Whatever that comes to, the training is finished."""
+    wanted = {"model": registered.name, "version": int(registered.version), "batch_size": settings.batch_size}
+    try:
+        return pass_gate(PromoteSettings(**wanted))
+    except (InputError, MlflowException) as error:
+        log.warning(
+            "%s, version %s, did not come through the gate: %s; try `kits-ml promote` later",
+            *(registered.name, registered.version, first_line(error)),
+        )
+        return None
 
 
 def _with_best_weights(
@@ -296,6 +301,7 @@ def _evaluate(
             },
             settings=settings.to_dict(),
             load=loader_of(cases, output=output),
+            case_digests=digests,
         )
         log_evaluation(evaluated, part=part)
     return evaluated
@@ -334,15 +340,3 @@ def _describe(
         "best_epoch": fitted.best_epoch,
         "best_val_foreground_iou": fitted.best_score,
     }
-
-
-def _input_example(scan: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """The middle of a scan and its spacing in mm, coarse: small enough to store beside the model."""
-    volume = images.read_image(scan)
-    image = volume.array
-    middle = len(image) // 2
-    num_slices, num_rows, num_columns = EXAMPLE_SHAPE
-    step_rows, step_columns = max(1, image.shape[1] // num_rows), max(1, image.shape[2] // num_columns)
-    example = image[middle : middle + num_slices, ::step_rows, ::step_columns]
-    slices_mm, rows_mm, columns_mm = volume.spacing_mm
-    return np.ascontiguousarray(example, np.float32), (slices_mm, rows_mm * step_rows, columns_mm * step_columns)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import keras
 
-from kits_ml import models, runtime
+from kits_ml import models
 from kits_ml.config import PrepareSettings, TrainSettings
 from kits_ml.models import cost
 from kits_ml.training import batches
 from kits_ml.training.fit import fit
 from kits_ml.training.metrics import scores_by_case
+from kits_ml.workflows import start
 from kits_ml.workflows.prepare import prepare
 
 #: Preparations that one process keeps open: the folds of a trial.
@@ -49,18 +50,9 @@ def train_trial(settings: TrainSettings, *, on_epoch: Callable[[int, Mapping[str
         on_epoch: called with the epoch's number, from 0, and its metrics; may raise to end the training.
 
     Raises:
-        InputError: bad settings or data, a loss that is no number.
+        InputError: bad settings or data, what the devices cannot do, a loss that is no number.
     """
-    runtime.configure(
-        num_threads=settings.num_threads,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        num_devices=settings.num_devices,
-    )
-    runtime.free_memory()
-    runtime.seed_everything(settings.seed)
-    with runtime.device_scope():
-        model = models.build(settings)
+    model = start.new_model(settings)
     train, validation = _slices(settings.select(PrepareSettings), settings.training_margin_mm)
     single = models.without_supervision(model)
     num_parameters, gflops = single.count_params(), cost.gflops(single)

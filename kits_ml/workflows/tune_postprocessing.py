@@ -23,8 +23,10 @@ from kits_ml.data import images, volumes
 from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation import folders, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
+from kits_ml.tracking import registry, runs
 from kits_ml.workers import run_cases
-from kits_ml.workflows.segmenters import configure_and_load, local_folders
+from kits_ml.workflows.packaging import EVALUATION_FOLDER, input_example_of
+from kits_ml.workflows.segmenters import load_network, local_folders
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Tuned:
         num_cases: patients, those that failed among them.
         failures: messages by case.
         output: the folder with the tables.
+        registered: the version in the registry; None where no name was given.
     """
 
     chosen: PostprocessingSettings
@@ -54,6 +57,7 @@ class Tuned:
     num_cases: int
     failures: Mapping[str, str]
     output: Path
+    registered: registry.Registered | None = None
 
 
 def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
@@ -74,9 +78,19 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
     predictions, failures = _predictions(settings, models, cases)
     rounds, rows, chosen, failed = _search(cases, predictions, num_workers=settings.num_workers)
     _write(output, rounds, rows, chosen)
+    registered = None
     if settings.store:
         store(models[0], Path(settings.store), chosen)
-    return Tuned(chosen=chosen, rounds=rounds, num_cases=len(cases), failures={**failures, **failed}, output=output)
+    if settings.model_name:
+        registered = _register(settings, example_scan=next(iter(cases.values())).image_path)
+    return Tuned(
+        chosen=chosen,
+        rounds=rounds,
+        num_cases=len(cases),
+        failures={**failures, **failed},
+        output=output,
+        registered=registered,
+    )
 
 
 def validation_cases(
@@ -110,6 +124,8 @@ def validation_cases(
 def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
     """Copies a model and stores post-processing in its description; whole or not at all.
 
+    Its evaluation is not copied, for it is of other label maps: the gate scores the model anew.
+
     Args:
         model: its folder.
         target: a new folder.
@@ -117,9 +133,20 @@ def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
     """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(model, partial)
+    shutil.copytree(model, partial, ignore=shutil.ignore_patterns(EVALUATION_FOLDER))
     files.write_json(partial / DESCRIPTION_FILE, {**read_description(model), "postprocessing": chosen.to_dict()})
     partial.rename(target)
+
+
+def _register(settings: TunePostprocessingSettings, *, example_scan: Path) -> registry.Registered:
+    """Logs the stored model with the tables to a run, and registers it as challenger; champions are the gate's."""
+    input_example, spacing_mm = input_example_of(example_scan)
+    with runs.run(experiment=settings.experiment, run_name="tune_postprocessing"):
+        runs.log_settings(settings)
+        for name in (EFFECTS_CSV, PATIENTS_CSV, CHOSEN_YAML):
+            mlflow.log_artifact(str(Path(settings.output) / name))
+        uri = registry.log_model(Path(settings.store), input_example=input_example, spacing_mm=spacing_mm)
+        return registry.register(uri, settings.model_name)
 
 
 def _validation_digests(description: Mapping[str, Any]) -> set[str]:
@@ -146,7 +173,7 @@ def _predictions(
         there = folders.find_label_maps(settings.predictions)
         found = {name: there[name] for name in cases if name in there}
         return found, {name: f"{settings.predictions}: no label map of it" for name in cases if name not in there}
-    network = configure_and_load(models, settings)
+    network = load_network(models, settings)
     found, failures = {}, {}
     for name, case in tqdm(cases.items(), desc="segment", unit="case"):
         path = Path(settings.output) / "predictions" / f"{name}.nii.gz"

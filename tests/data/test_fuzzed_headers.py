@@ -20,7 +20,7 @@ STORED = np.arange(60, dtype=np.int16).reshape(SHAPE)
 MOST_BYTES = 20e6
 
 FUZZ = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 
 

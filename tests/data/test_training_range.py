@@ -53,6 +53,16 @@ def test_a_training_case_lies_within():
     assert not training_range.outside_hu(found, trained["hu"], margin_hu=1)  # fingerprints round to whole HU
 
 
+def test_padding_counts_as_air():
+    image, _ = body()
+    plain = training_range.sampled_percentiles(image)
+    image[:, :8] = -2048  # an eighth: more than five percent
+    assert training_range.sampled_percentiles(image) == {**plain, "p05": -1024}
+    geometry = volumes.kits_geometry(image.shape, (3, 1, 1))
+    padded = fingerprint("case", volumes.Volume(array=image, geometry=geometry, path=""), None)
+    assert training_range.describe_training([padded])["hu"]["low"]["p05"] == -1024
+
+
 def test_margins_are_shares_of_lengths_and_hu():
     trained = {"low": [1.0, 1.0, 1.0], "high": [2.0, 2.0, 2.0]}
     assert not training_range.outside_lengths((0.9, 1.5, 2.2), trained, margin=0.1)

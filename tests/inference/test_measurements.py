@@ -100,6 +100,11 @@ def test_tumour_alone_is_no_kidney():
     assert not found.kidneys
     assert found.tumours[0].kidney is None
     assert found.tumours[0].side == "right"
+    label_map[5, 10:30, 15:35] = 1  # a rim of 0.4 ml, less than the half that makes a kidney
+    found = _measure(image, label_map)
+    assert not found.kidneys
+    assert found.tumours[0].kidney is None
+    assert [one.volume_ml for one in found.fragments] == [pytest.approx(0.4)]
 
 
 def test_nothing():

@@ -156,7 +156,11 @@ def _narrow(image, label_map):
 
 RAISED = [
     (_no_kidney, "no_kidney", "Nothing was found: neither kidney nor tumour."),
-    (_only_crumbs, "no_kidney", "expected a piece of at least 15 ml; there are 1.2 ml of kidney in fragments"),
+    (
+        _only_crumbs,
+        "no_kidney",
+        "expected a piece with at least 15 ml of its tissue; there are 1.2 ml of kidney in fragments",
+    ),
     (_one_kidney, "one_kidney", r"Only the left kidney was found \(129 ml\), expected two"),
     (_three_kidneys, "more_than_two_kidneys", r"3 separate kidneys were found \(.*\), expected two"),
     (_joined, "kidneys_joined", "piece of 256 ml lies on both sides"),

@@ -63,6 +63,8 @@ def test_it_says_what_the_report_says(html):
         *("scan &lt;7&gt; &amp; co", "not a medical device", "20 x 60 x 80 voxels", "of 5 x 4 x 4 mm"),
         "Found 2 kidneys and 1 tumour: 246 ml of kidney, 30.7 ml of it tumour; 3 flags.",
         "The rows are 4.00 mm apart, but the model was trained on 0.60 to 1.00 mm in its 7 training cases.",
+        # the tumour's entropy is 200 / 255
+        *("How sure the model is", "label confidence entropy", "kidney 100% 0%", "tumour 100% 78%"),
         *("right 115 0.0", "left 131 30.7", "1 left 30.7", "Look through the scan", "Shown here cut to the body"),
     ):
         assert said in text, said
@@ -84,6 +86,7 @@ def test_what_is_not_known_is_left_out():
     assert 'id="viewer-entropy"' not in html
     assert 'class="entropy"' not in html
     assert "unknown" in _text(html)  # confidence
+    assert "How sure the model is" not in html
 
 
 def test_a_prediction_of_nothing():

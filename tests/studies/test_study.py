@@ -3,11 +3,7 @@
 import csv
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -21,11 +17,12 @@ from optuna.trial import TrialState
 from kits_ml import cli
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
+from kits_ml.studies import storage
 from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
+from tests.conftest import write_phantoms
 from tests.studies.conftest import pretend, score_of
-
-ROOT = Path(__file__).parents[2]
+from tests.studies.processes import begin, start_worker, wait_for
 
 
 @pytest.fixture
@@ -213,6 +210,14 @@ def test_what_is_not_there_gets_one_line(options, message, settings, write):
     assert "secret" not in str(caught.value)
 
 
+def test_a_proxy_that_does_not_answer_gets_one_line(settings, write, monkeypatch):
+    monkeypatch.setattr(storage, "CONNECT_TIMEOUT_S", 0.2)
+    write(settings)
+    changed = dataclasses.replace(settings, storage="127.0.0.1:9", storage_class="GrpcStorageProxy")
+    with pytest.raises(InputError, match=r"storage 127.0.0.1:9: cannot be opened \(GRPC connection timeout\)"):
+        run_study(changed, train=pretend)
+
+
 def test_a_name_with_other_settings_is_refused(settings, write):
     write(settings, trials=1)
     run_study(settings, train=pretend)
@@ -242,10 +247,9 @@ def test_the_command_line(settings, write):
     assert "nosuch.yaml: cannot be read" in said.output
 
 
-def test_a_tiny_study_of_real_trainings(settings, document, make_case, tmp_path):
-    """Two architectures, two trials each, on six small cases, from the command line to `train --config`'s file."""
-    for number in range(6):
-        make_case(tmp_path / "cases", f"case_{number:05d}", seed=number)
+def test_a_tiny_study_of_real_trainings(settings, document, tmp_path):
+    """Two architectures, two trials each, on six phantom cases, from the command line to `train --config`'s file."""
+    write_phantoms(tmp_path / "cases", 6, num_slices=6, size=64)
     base = {**document["base"], "epochs": 2, "steps_per_epoch": 3, "data": "cases", "prepared": "prepared"}
     space = {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     content = {**document, "trials": 2, "base": {**base, "batch_size": 4}, "space": space}
@@ -271,51 +275,10 @@ def test_a_tiny_study_of_real_trainings(settings, document, make_case, tmp_path)
     assert cases == set(json.loads(split.read_text())["validation"])
 
 
-WORKER = """
-import dataclasses, sys, time
-sys.path.insert(0, {root!r})
-from kits_ml.config import StudySettings
-from kits_ml.studies.study import join_study
-from tests.studies.conftest import pretend
-
-def slowly(settings, *, on_epoch):
-    time.sleep({seconds})
-    return pretend(settings, on_epoch=on_epoch)
-
-join_study(StudySettings(**{settings!r}), train=slowly)
-"""
-
-
-def start_worker(settings, *, seconds: float) -> subprocess.Popen:
-    """A worker in a process of its own, whose trainings take a while."""
-    code = WORKER.format(root=str(ROOT), seconds=seconds, settings=settings.to_dict())
-    with worker_log(settings).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-            stdout=log,
-            stderr=log,
-        )
-
-
-def worker_log(settings) -> Path:
-    """What all workers say."""
-    return Path(settings.study).with_name("workers.log")
-
-
-def wait_for(condition, *, timeout_s: float = 120) -> None:
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
-def test_a_killed_worker_leaves_no_trial_running(settings, write):
+def test_a_killed_worker_leaves_no_trial_running(settings, document):
     settings = dataclasses.replace(settings, heartbeat_s=1, grace_s=4)
-    write(settings, trials=2, architectures=["unet"])
-    with pytest.raises(KeyboardInterrupt):  # makes the study, and is stopped in its first trial
-        run_study(settings, train=_interrupt)
+    begin(settings, {**document, "trials": 2, "architectures": ["unet"]})
     worker = start_worker(settings, seconds=600)
 
     def states():
@@ -333,7 +296,3 @@ def test_a_killed_worker_leaves_no_trial_running(settings, write):
     assert trials[2].params == trials[1].params or not trials[1].params
     assert result.progress["unet"].lost == 2
     assert result.progress["unet"].complete == 2
-
-
-def _interrupt(settings, *, on_epoch):
-    raise KeyboardInterrupt

@@ -15,25 +15,16 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError, StoppedError
 from kits_ml.training import checkpoints
 from kits_ml.training import fit as training
-from kits_ml.training.batches import SliceArrays
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.checkpoints import CheckpointFile
+from tests.training.conftest import squares
+
+#: For training and for validation, one case of ten slices each.
+SLICES = squares(0, cases="a" * 10), squares(1, cases="a" * 10)
 
 SETTINGS = TrainSettings(
     image_size=32, base_filters=2, depth=1, epochs=3, steps_per_epoch=4, batch_size=4, learning_rate=1e-2
 )
-
-
-def _slices(seed: int) -> SliceArrays:
-    """Bright squares in noise: kidney where brighter, tumour where brightest. One case of ten slices."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((10, 32, 32), np.uint8)
-    for one in labels:
-        row, column = rng.integers(2, 16, 2)
-        one[row : row + 12, column : column + 12] = 1
-        one[row + 2 : row + 8, column + 2 : column + 8] = 2
-    grey = (60 + 70 * labels + rng.normal(0, 5, labels.shape)).astype(np.uint8)
-    return SliceArrays(grey=grey, labels=labels, cases=("a",) * 10)
 
 
 class AfterStep(keras.callbacks.Callback):
@@ -74,7 +65,7 @@ def _fit(settings=SETTINGS, *, build=_with_dropout, **options):
     runtime.configure(precision="float32")
     runtime.seed_everything(settings.seed)
     model = build(settings)
-    fitted = training.fit(model, _slices(0), _slices(1), settings, **options)
+    fitted = training.fit(model, *SLICES, settings, **options)
     return model, fitted
 
 
@@ -168,7 +159,7 @@ def test_the_best_weights_survive_a_loss_that_is_no_number():
     runtime.configure(precision="float32")
     model = models.build(SETTINGS)
     with pytest.raises(BadLossError, match="the loss became nan in epoch 2, step 2") as caught:
-        training.fit(model, _slices(0), _slices(1), SETTINGS, callbacks=[AfterStep(5, spoil)])
+        training.fit(model, *SLICES, SETTINGS, callbacks=[AfterStep(5, spoil)])
     fitted = caught.value.fitted
     assert (fitted.best_epoch, len(fitted.history["loss"])) == (0, 1)
     assert all(np.isfinite(weights).all() for weights in fitted.model.get_weights())

@@ -10,32 +10,20 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training import fit as training
-from kits_ml.training.batches import SliceArrays
 from kits_ml.training.metrics import case_scores, validation_scores
 from kits_ml.training.sampling import SAMPLINGS
+from tests.training.conftest import squares
 
 SETTINGS = TrainSettings(
     image_size=32, base_filters=4, depth=2, epochs=4, steps_per_epoch=12, batch_size=4, learning_rate=1e-2
 )
 
 
-def _slices(seed: int) -> SliceArrays:
-    """Bright squares in noise: kidney where brighter, tumour where brightest. Two cases of six slices."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((12, 32, 32), np.uint8)
-    for one in labels:
-        row, column = rng.integers(2, 16, 2)
-        one[row : row + 12, column : column + 12] = 1
-        one[row + 2 : row + 8, column + 2 : column + 8] = 2
-    grey = (60 + 70 * labels + rng.normal(0, 5, labels.shape)).astype(np.uint8)
-    return SliceArrays(grey=grey, labels=labels, cases=("a",) * 6 + ("b",) * 6)
-
-
 def _fit(settings=SETTINGS, **options):
     runtime.configure(precision="float32")
     runtime.seed_everything(settings.seed)
     model = models.build(settings)
-    return model, training.fit(model, _slices(0), _slices(1), settings, **options)
+    return model, training.fit(model, squares(0), squares(1), settings, **options)
 
 
 def test_it_learns_and_the_model_holds_the_best_weights():
@@ -43,7 +31,7 @@ def test_it_learns_and_the_model_holds_the_best_weights():
     assert fitted.history["loss"][-1] < 0.75 * fitted.history["loss"][0]
     assert fitted.best_score == max(fitted.history[training.SELECTION_METRIC]) > 0.5
     assert fitted.history[training.SELECTION_METRIC][fitted.best_epoch] == fitted.best_score
-    again = validation_scores(model, _slices(1), batch_size=4)
+    again = validation_scores(model, squares(1), batch_size=4)
     assert again["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-3)
 
 
@@ -58,7 +46,7 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_is_scored():
     _, plain = _fit(dataclasses.replace(short, augmentation=False))
     model, varied = _fit(short)
     assert plain.history["loss"] != varied.history["loss"]
-    again = validation_scores(model, _slices(1), batch_size=4)
+    again = validation_scores(model, squares(1), batch_size=4)
     assert again["foreground_iou"] == pytest.approx(varied.best_score, abs=1e-6)
 
 
@@ -81,7 +69,7 @@ def test_callbacks_see_the_validation_scores():
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
-    slices = _slices(0)
+    slices = squares(0)
     model = models.build(SETTINGS)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     with pytest.raises(InputError, match=r"the loss became nan in epoch 1, step 1; try a smaller learning_rate"):
@@ -113,8 +101,8 @@ def test_deep_supervision_leaves_a_model_of_one_output(architecture, tmp_path):
     runtime.configure(precision="float32")
     keras.utils.set_random_seed(0)
     model = models.build(settings)
-    validation = _slices(1)
-    fitted = training.fit(model, _slices(0), validation, settings)
+    validation = squares(1)
+    fitted = training.fit(model, squares(0), validation, settings)
     assert fitted.history["loss"][-1] < fitted.history["loss"][0]
     assert fitted.model.output_shape == (None, 32, 32, 3)
 

@@ -29,7 +29,7 @@ def fake_model(tmp_path, monkeypatch) -> Callable[..., str]:
         networks[folder] = network or by_brightness()
         return str(folder)
 
-    def load(folder: Path, **options) -> Predictor:
+    def load(folder: Path, *, engine: str, num_threads: int, **options) -> Predictor:
         description = read_description(folder)
         settings = PreprocessingSettings.from_mapping(description["preprocessing"])
         return Predictor(networks[Path(folder)], settings, description=description, **options)

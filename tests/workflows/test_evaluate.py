@@ -1,14 +1,17 @@
 """Evaluation leaves out what the model has seen, under any name and in any layout."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import patients, volumes
 from kits_ml.errors import InputError
 from kits_ml.workflows import evaluate
+from kits_ml.workflows.segmenters import load_segmenter
 
 
 def test_leak_a_training_scan_with_another_label_map(tmp_path, make_case):
@@ -27,10 +30,10 @@ def test_leak_a_training_scan_with_another_label_map(tmp_path, make_case):
     volumes.write_label_map(cases["case_00001"].labels_path, np.zeros(image.array.shape), image.geometry)
     volumes.write_image(cases["case_00001"].image_path, image.array, volumes.kits_geometry((6, 64, 64), (1, 1, 1)))
     predictor = SimpleNamespace(description=description)
-    assert list(evaluate._select_unseen(cases, predictor)) == ["case_00002"]
+    assert list(evaluate.select_unseen(cases, predictor)) == ["case_00002"]
     del cases["case_00002"]
     with pytest.raises(InputError, match="all 2 cases were seen in training"):
-        evaluate._select_unseen(cases, predictor)
+        evaluate.select_unseen(cases, predictor)
 
 
 def test_a_case_that_cannot_be_read_is_left_to_the_scoring(tmp_path, make_case):
@@ -38,4 +41,44 @@ def test_a_case_that_cannot_be_read_is_left_to_the_scoring(tmp_path, make_case):
     (tmp_path / "case_00000" / "imaging.nii.gz").write_bytes(b"no")
     cases = {case.name: case for case in case_files.find_cases(tmp_path)}
     predictor = SimpleNamespace(description={"seen_cases": {"a": "0"}, "seen_slices": {"a": ["0"]}})
-    assert list(evaluate._select_unseen(cases, predictor)) == ["case_00000"]
+    assert list(evaluate.select_unseen(cases, predictor)) == ["case_00000"]
+
+
+def test_what_a_prediction_takes_is_without_what_is_counted_meanwhile():
+    class Counter:
+        def __call__(self, index, inside, probabilities):
+            time.sleep(0.05)
+
+    started = time.perf_counter()
+    timed = evaluate._Timed(Counter())
+    for index in range(4):
+        time.sleep(0.01)
+        timed(index, "inside", "probabilities")
+    seconds = timed.seconds()
+    elapsed = time.perf_counter() - started
+    assert 0.04 <= seconds <= elapsed - 0.2  # 4 x 0.01 s, without 4 x 0.05 s
+
+
+def test_an_ensemble_is_scored_as_predict_cleans(tmp_path, make_case, fake_model):
+    for number in range(2):
+        make_case(tmp_path / "data", f"case_{number:05d}", seed=number)
+    models = f"{fake_model('a', architecture='unet')},{fake_model('b', architecture='nnunet')}"
+    cleaning = {"postprocessing": "given", "minimum_tumour_ml": 0.05, "fill_holes": "volume"}
+    files = {"model": models, "data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "track": False}
+    settings = EvaluateSettings(**files, **cleaning)
+    evaluated = evaluate.evaluate(settings)
+    assert all(case.prediction_seconds > 0 for case in evaluated.cases)
+    segmenter = load_segmenter(models, settings)
+    image = volumes.read_image(tmp_path / "data/case_00001/imaging.nii.gz")
+    written = volumes.read_label_map(tmp_path / "out/predictions/case_00001.nii.gz").array
+    np.testing.assert_array_equal(written, segmenter.segment(image.array, spacing_mm=image.spacing_mm))
+    assert (written != segmenter.network.segment(image.array, spacing_mm=image.spacing_mm)).any()
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for said in ("unet, nnunet", "model 2: image_size", "minimum_tumour_ml"):
+        assert said in page, said
+
+
+def test_label_maps_that_are_there_are_not_cleaned(tmp_path):
+    settings = EvaluateSettings(predictions="a", references="b", postprocessing="given", output=str(tmp_path / "out"))
+    with pytest.raises(InputError, match="postprocessing: found given with --predictions"):
+        evaluate.evaluate(settings)

@@ -1,6 +1,7 @@
 """A folder of scans: all that can be segmented is, once, and what is there is not lost; the network is a function."""
 
 import csv
+import json
 
 import numpy as np
 import pydicom
@@ -13,6 +14,7 @@ from kits_ml.config import PredictSettings
 from kits_ml.data import volumes
 from kits_ml.errors import InputError
 from kits_ml.workflows import predict_folder as workflow
+from kits_ml.workflows.predict import predict
 from kits_ml.workflows.predict_folder import is_folder, predict_folder
 from tests.conftest import body
 
@@ -67,6 +69,34 @@ def test_scans_of_all_kinds(scans, fake_model):
         assert float(row["kidney_ml"]) == pytest.approx(volumes.volume_ml(label_map, 1, 2), abs=1e-3)
         assert float(row["kidney_ml"]) > 0
     assert not list(out.rglob("*.partial"))
+
+
+def test_reports_pages_and_dicom_segs(scans, fake_model):
+    """What each holds is tested elsewhere; here, that each scan gets what it can have, about itself."""
+    wanted = {"report": "report.json", "page": "page.html", "dicom_seg": "seg.dcm"}
+    predicted = predict_folder(_settings(scans, fake_model(), **wanted))
+    assert not predicted.failures
+    out = predicted.output
+    for name, row in predicted.rows.items():
+        report = json.loads((out / "report" / f"{name}.json").read_text())
+        assert report["volumes_ml"]["kidney"] == pytest.approx(row["kidney_ml"], abs=1e-3)
+        assert "doubt" in report
+        assert row["flags"].split() == [flag["name"] for flag in report["flags"]]
+        page = (out / "page" / f"{name}.html").read_text(encoding="utf-8")
+        assert page.startswith("<!")
+        assert name in page or "imaging.nii.gz" in page
+    assert [path.name for path in (out / "seg").iterdir()] == ["dicom.dcm"]
+    seg = pydicom.dcmread(out / "seg" / "dicom.dcm")
+    source = pydicom.dcmread(scans / "dicom" / "series" / "IM0")
+    assert (seg.Modality, seg.StudyInstanceUID) == ("SEG", source.StudyInstanceUID)
+    assert predict_folder(_settings(scans, fake_model(), **wanted)).num_kept == 3
+
+
+def test_a_nifti_scan_has_no_dicom_seg(scans, fake_model):
+    settings = {"image": str(scans / "loose.nii.gz"), "output": str(scans.parent / "a.nii"), "model": fake_model()}
+    with pytest.raises(InputError, match=r"dicom_seg: found .*loose\.nii\.gz, expected a folder of DICOM slices"):
+        predict(PredictSettings(**settings, dicom_seg="a.dcm"))
+    assert not (scans.parent / "a.nii").exists()
 
 
 def test_what_is_done_is_not_done_again(scans, fake_model):
@@ -127,6 +157,26 @@ def test_one_bad_scan_does_not_stop_the_rest(scans, fake_model):
     # mended, it is done with the next call, and only it
     (scans / "damaged.nii.gz").write_bytes(whole)
     assert predict_folder(_settings(scans, fake_model())).num_kept == 3
+
+
+def test_memory_that_runs_out_stops_one_scan_and_a_fault_all(scans, fake_model, monkeypatch):
+    predict_scan = workflow.predict_scan
+
+    def fails(error):
+        def fail(segmenter, image, outputs, **options):
+            if image.path.name == "loose.nii.gz":
+                raise error
+            return predict_scan(segmenter, image, outputs, **options)
+
+        return fail
+
+    monkeypatch.setattr(workflow, "predict_scan", fails(MemoryError("Unable to allocate 9 GiB")))
+    predicted = predict_folder(_settings(scans, fake_model()))
+    assert list(predicted.failures) == ["loose"]
+    assert predicted.failures["loose"].startswith("out of memory (Unable to allocate 9 GiB); expected a smaller scan")
+    monkeypatch.setattr(workflow, "predict_scan", fails(TypeError("a fault")))
+    with pytest.raises(TypeError, match="a fault"):
+        predict_folder(_settings(scans, fake_model()))
 
 
 def test_a_killed_run_goes_on(scans, fake_model, monkeypatch):

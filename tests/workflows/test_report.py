@@ -71,6 +71,8 @@ def test_a_model_on_cases(database, in_tmp, model, cases, tmp_path):
     assert run.data.metrics["dice_kidney"] == pytest.approx(kidney["dice"]["mean"])
     assert run.data.metrics["ece_kidney"] == evaluated.summary["calibration"]["kidneys"]["kidney"]["ece"]["mean"]
     assert len(run.data.tags["data_digest"]) == 16
+    seconds = [case.prediction_seconds for case in evaluated.cases]
+    assert run.data.metrics["prediction_seconds"] == pytest.approx(np.mean(seconds))
 
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for said in ("by hand", "f00", "0123456789abcdef", run.data.tags["data_digest"], "model: image_size"):

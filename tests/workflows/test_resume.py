@@ -31,6 +31,7 @@ OPTIONS = {
     "learning_rate": 1e-2,
     "num_workers": 1,
     "register": "false",
+    "onnx": "false",
     "checkpoint_minutes": 0,
 }
 

@@ -6,6 +6,7 @@ import pytest
 from kits_ml.config import EvaluateSettings, PredictSettings, PreprocessingSettings
 from kits_ml.errors import InputError
 from kits_ml.inference.ensemble import Ensemble
+from kits_ml.workflows.predict import outputs_of
 from kits_ml.workflows.segmenters import load_segmenter, split_addresses
 from tests.conftest import body
 
@@ -62,3 +63,10 @@ def test_mirrored_slices_cost_passes(fake_model):
         calls[augmentation] = segmenter.network.model.num_calls
         assert np.isin(label_map, (0, 1, 2)).all()
     assert calls == {"none": 2, "flip_left_right": 4, "flip_all": 8}
+
+
+def test_each_output_has_a_name_of_its_own():
+    with pytest.raises(InputError, match=r"output, probabilities: found a\.nii, a\.nii, expected a name for each"):
+        outputs_of(PredictSettings(image="scan.nii.gz", output="a.nii", probabilities="a.nii"))
+    with pytest.raises(InputError, match=r"a\.NII: expected a name for output that ends in \.nii\.gz or \.nii"):
+        outputs_of(PredictSettings(image="scan.nii.gz", output="a.NII"))

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import keras
 import mlflow
 import numpy as np
 import pytest
 
-from kits_ml import models
+from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training.callbacks import BadLossError
@@ -14,6 +15,21 @@ from kits_ml.training.fit import Fitted
 from kits_ml.workflows import start
 from kits_ml.workflows import train as workflow
 from kits_ml.workflows.prepare import prepare
+
+
+def test_a_second_training_has_the_precision_of_the_first(monkeypatch):
+    """What Keras keeps of earlier models is let go; a GPU's policy must not go with it."""
+    monkeypatch.setattr(runtime, "accelerator", lambda: runtime.Accelerator("gpu", ("gpu:0",), (8, 0)))
+    settings = TrainSettings(image_size=16, base_filters=1, depth=1)
+    try:
+        first, second = start.new_model(settings), start.new_model(settings)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        monkeypatch.undo()
+        runtime.configure(precision="float32")
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):  # the same seed
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Validation patients show which cleaning helps; predict does it then. The network is a function."""
 
+import contextlib
 import csv
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +15,7 @@ from kits_ml.config import PostprocessingSettings, PredictSettings, TunePostproc
 from kits_ml.data import cases as case_files
 from kits_ml.data import volumes
 from kits_ml.errors import InputError
+from kits_ml.workflows import tune_postprocessing as workflow
 from kits_ml.workflows.predict import predict
 from kits_ml.workflows.tune_postprocessing import tune_postprocessing
 
@@ -66,6 +69,35 @@ def test_what_helps_is_found_stored_and_used(data, model):
 
     assert json.loads((stored / "model.json").read_text())["postprocessing"]["minimum_kidney_ml"] == 1.0
     assert (stored / "model.keras").read_bytes() == (stored.parent / "models/model/model.keras").read_bytes()
+
+
+def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
+    """Without MLflow: that the model is logged with what helps, and with no evaluation of other label maps."""
+    (Path(model) / "evaluation").mkdir()
+    (Path(model) / "evaluation" / "scores.csv").write_text("of other label maps")
+    seen = {}
+
+    def log_model(folder, *, input_example, spacing_mm):
+        seen["files"] = sorted(path.name for path in folder.iterdir())
+        seen["postprocessing"] = json.loads((folder / "model.json").read_text())["postprocessing"]
+        seen["spacing_mm"] = spacing_mm
+        return "models:/m-1"
+
+    monkeypatch.setattr(workflow.registry, "log_model", log_model)
+    monkeypatch.setattr(workflow.registry, "register", lambda uri, name: (uri, name))
+    monkeypatch.setattr(workflow.runs, "run", lambda **options: contextlib.nullcontext())
+    monkeypatch.setattr(workflow.runs, "log_settings", lambda settings: None)
+    monkeypatch.setattr(workflow.mlflow, "log_artifact", lambda path: seen.setdefault("logged", []).append(path))
+    monkeypatch.setattr(workflow.tuning, "CANDIDATES", {"minimum_kidney_ml": (1.0,)})
+    tuned = tune_postprocessing(_settings(data, model, store=str(data.parent / "stored"), model_name="kits"))
+    assert tuned.registered == ("models:/m-1", "kits")
+    assert seen["files"] == ["model.json", "model.keras"]
+    assert seen["postprocessing"] == tuned.chosen.to_dict()
+    assert tuned.chosen.minimum_kidney_ml == 1.0
+    assert len(seen["logged"]) == 3
+    assert (data.parent / "models/model/evaluation/scores.csv").exists()
+    with pytest.raises(InputError, match="model_name: found kits without store"):
+        _settings(data, model, model_name="kits")
 
 
 def test_predict_does_what_is_stored_unless_told(data, model, fake_model):

@@ -30,7 +30,7 @@
       backColor: [0, 0, 0, 1],
       crosshairColor: [1, 0.85, 0.3, 0.9],
       crosshairGap: 6,
-      crosshairWidth: 0.6,
+      crosshairWidth: 1.2, // thinner lines vanish between pixels
       crosshairWidthUnit: "mm",
       dragAndDropEnabled: false,
       fontColor: [1, 1, 1, 1],

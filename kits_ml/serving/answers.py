@@ -1,0 +1,148 @@
+"""What a client gets of a scan: its segmentation, the report on it, the page, or all of them."""
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kits_ml.data import volumes
+from kits_ml.serving.champion import Model
+from kits_ml.serving.jobs import Job
+from kits_ml.serving.metrics import Metrics
+
+SEGMENTATION_NAME, REPORT_NAME, PAGE_NAME = "segmentation.nii.gz", "report.json", "report.html"
+
+
+class Wanted(enum.StrEnum):
+    """What a client asks for."""
+
+    SEGMENTATION = "segmentation"
+    REPORT = "report"
+    PAGE = "page"
+    ALL = "all"
+
+
+MEDIA_TYPES = {
+    Wanted.SEGMENTATION: "application/gzip",
+    Wanted.REPORT: "application/json",
+    Wanted.PAGE: "text/html",
+    Wanted.ALL: "application/zip",
+}
+FILE_NAMES = {
+    Wanted.SEGMENTATION: SEGMENTATION_NAME,
+    Wanted.REPORT: REPORT_NAME,
+    Wanted.PAGE: PAGE_NAME,
+    Wanted.ALL: "segmentation.zip",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """How a prediction is reported on; `quality`'s own functions outside of tests.
+
+    Attributes:
+        meter: makes an observer of a volume's shape.
+        assess: `quality.assess`.
+        render_page: `quality_page.render_page`.
+    """
+
+    meter: Callable[[tuple[int, ...]], Any]
+    assess: Callable[..., Any]
+    render_page: Callable[..., str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A body, the version of the model that made it, and the seconds that each part of it took."""
+
+    wanted: Wanted
+    body: bytes
+    version: str
+    seconds: Mapping[str, float]
+
+
+def segment(
+    volume: volumes.Volume, model: Model, wanted: Wanted, *, job: Job, reporting: Reporting, metrics: Metrics
+) -> Answer:
+    """Segments a volume and makes what is wanted of it.
+
+    Args:
+        volume: the scan; beside its path is room for files.
+        model: that segments.
+        wanted: what to make.
+        job: is asked after each slice whether to go on.
+        reporting: how the report and the page are made.
+        metrics: are told how long the parts took.
+
+    Raises:
+        InputError: a scan that the model cannot use.
+        StoppedJobError: nobody waits for it any more.
+    """
+    meter = None if wanted is Wanted.SEGMENTATION else reporting.meter(volume.array.shape)
+
+    def observe(index: int, inside: tuple[slice, slice], probabilities: np.ndarray) -> None:
+        job.check()
+        if meter is not None:
+            meter(index, inside, probabilities)
+
+    with metrics.stage("segment", job.seconds):
+        label_map = model.segmenter.segment(volume.array, spacing_mm=volume.spacing_mm, observe=observe)
+    job.check()
+    files = {}
+    if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
+        with metrics.stage("pack", job.seconds):
+            files[SEGMENTATION_NAME] = _packed(label_map, volume)
+    if meter is not None:
+        with metrics.stage("report", job.seconds):
+            files |= _reported(label_map, volume, model, wanted, meter=meter, reporting=reporting)
+    body = _zipped(files) if wanted is Wanted.ALL else files[FILE_NAMES[wanted]]
+    return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
+
+
+def _packed(label_map: np.ndarray, volume: volumes.Volume) -> bytes:
+    path = Path(volume.path).with_name(SEGMENTATION_NAME)
+    volumes.write_label_map(path, label_map, volume.geometry)
+    return path.read_bytes()
+
+
+def _reported(
+    label_map: np.ndarray, volume: volumes.Volume, model: Model, wanted: Wanted, *, meter: Any, reporting: Reporting
+) -> dict[str, bytes]:
+    report = reporting.assess(
+        volume.array, label_map, spacing_mm=volume.spacing_mm, uncertainty=meter, training=model.training
+    )
+    files = {}
+    if wanted in (Wanted.REPORT, Wanted.ALL):
+        files[REPORT_NAME] = _json({**report.to_dict(), "model": model.version, "note": volume.note})
+    if wanted in (Wanted.PAGE, Wanted.ALL):
+        page = reporting.render_page(
+            report,
+            volume.array,
+            label_map,
+            affine=volume.geometry.house_affine,
+            title=f"Segmentation by {model.version}",
+            entropy=meter.entropy,
+        )
+        files[PAGE_NAME] = page.encode()
+    return files
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """Files side by side, not packed again, so that a page of the browser finds them without unpacking."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return stream.getvalue()

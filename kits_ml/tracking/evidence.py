@@ -1,0 +1,71 @@
+"""What a registered version showed: the scores of test cases that its training logged, or a later promotion."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from kits_ml.errors import InputError, first_line
+from kits_ml.evaluation.evidence import EVALUATION_JSON, Evidence, read_evidence
+from kits_ml.evaluation.tables import SCORES_CSV
+
+log = logging.getLogger(__name__)
+
+TEST_PART = "test"
+
+#: Tag of a version, ended by the digest of the evaluation: where in the runs its scores are, `ID/FOLDER`.
+EVIDENCE_TAG = "scores."
+
+
+def find_evidence(version: ModelVersion, *, digest: str | None = None) -> Evidence | None:
+    """The scores of a version's test cases.
+
+    Args:
+        version: in the registry.
+        digest: of the evaluation that is wanted; without one, that of the training comes first.
+
+    Returns:
+        None where there are none, or none of that evaluation.
+    """
+    for run_id, folder in _places(version):
+        found = _fetch(run_id, folder)
+        if found is not None and digest in (None, found.digest):
+            return found
+    return None
+
+
+def evidence_tag(evidence: Evidence, *, run_id: str, folder: str) -> dict[str, str]:
+    """The tag by which `find_evidence` finds scores that a run logged in a folder."""
+    return {f"{EVIDENCE_TAG}{evidence.digest}": f"{run_id}/{folder}"}
+
+
+def _places(version: ModelVersion) -> Iterator[tuple[str, str]]:
+    if version.run_id:
+        yield version.run_id, TEST_PART
+    for key, value in sorted(version.tags.items()):
+        run_id, slash, folder = value.partition("/")
+        if key.startswith(EVIDENCE_TAG) and slash:
+            yield run_id, folder
+
+
+def _fetch(run_id: str, folder: str) -> Evidence | None:
+    client = mlflow.MlflowClient()
+    try:
+        there = {Path(one.path).name for one in client.list_artifacts(run_id, folder)}
+        if not {SCORES_CSV, EVALUATION_JSON} <= there:
+            return None
+        with tempfile.TemporaryDirectory() as target:
+            paths = [
+                Path(client.download_artifacts(run_id, f"{folder}/{name}", target))
+                for name in (SCORES_CSV, EVALUATION_JSON)
+            ]
+            return read_evidence(paths[0].parent)
+    except (MlflowException, InputError, OSError) as error:  # a run that was deleted, or files of another version
+        log.warning("run %s: its scores in %s cannot be used (%s)", run_id, folder, first_line(error))
+        return None

@@ -1,0 +1,123 @@
+"""The scores that the gate weighs: what was logged before, or what is scored now."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+
+from kits_ml.config import PromoteSettings
+from kits_ml.data import cases as case_files
+from kits_ml.errors import CasesFailedError, InputError
+from kits_ml.evaluation import tables
+from kits_ml.evaluation.evidence import Evidence, write_evaluation_json
+from kits_ml.inference.predictor import Predictor, read_description
+from kits_ml.tracking import champions, registry
+from kits_ml.tracking.evidence import evidence_tag, find_evidence
+from kits_ml.workflows.evaluate import score_model, select_unseen
+from kits_ml.workflows.segmenters import Segmenter, as_stored
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What there is to weigh.
+
+    Attributes:
+        evidence: of `"challenger"` and `"champion"`; None where there is none.
+        seen: digests of the cases that each was trained on or chosen by.
+        obstacles: why they cannot be compared, as far as that is known already.
+    """
+
+    evidence: Mapping[str, Evidence | None]
+    seen: Mapping[str, Set[str]]
+    obstacles: tuple[str, ...] = ()
+
+
+def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: ModelVersion | None) -> Gathered:
+    """Finds the scores of both on the same cases; with `data`, scores what is missing, and logs it to the active run.
+
+    Args:
+        settings: of the promotion.
+        challenger: the version that wants to be champion.
+        champion: the one that is; None where there is none yet.
+    """
+    versions = {"challenger": challenger, **({"champion": champion} if champion else {})}
+    seen: dict[str, Set[str]] = {}
+    unknown, obstacles = [], []
+    for who, version in versions.items():
+        description = read_description(registry.local_folder(_uri(version)))
+        seen[who] = set(description.get("seen_cases", {}).values())
+        parent = description.get("init_from")
+        if "seen_cases" not in description or (parent and not parent["seen_cases_known"]):
+            unknown.append(f"{who}: does not say which cases it was trained on, so no case is known to be new to it")
+    own = find_evidence(challenger)
+    theirs = find_evidence(champion, digest=own.digest) if champion and own else None
+    if settings.data is not None and (own is None or (champion and theirs is None)):
+        try:
+            own, theirs = _score_missing(settings, versions=versions, own=own)
+        except InputError as error:
+            obstacles.append(str(error).splitlines()[0])
+    if champion and theirs is None:
+        theirs = find_evidence(champion)  # of other cases: the line that refuses them names them
+    found = {"challenger": own, "champion": theirs}
+    return Gathered(evidence=found, seen=seen, obstacles=(*(unknown if champion else ()), *obstacles))
+
+
+def _score_missing(
+    settings: PromoteSettings, *, versions: Mapping[str, ModelVersion], own: Evidence | None
+) -> tuple[Evidence, Evidence | None]:
+    """Scores on cases that neither has seen: the challenger's test cases where it has some."""
+    cases = {case.name: case for case in case_files.find_cases(settings.data)}
+    if own is not None:
+        cases = _same_cases(cases, own, folder=settings.data)
+    predictors = {}
+    for who, version in versions.items():
+        if who == "champion" or own is None:
+            folder = registry.local_folder(_uri(version))
+            predictors[who] = Predictor.load(folder, batch_size=settings.batch_size)
+            before = len(cases)
+            cases = select_unseen(cases, predictors[who])
+            if len(cases) < before:
+                log.info("left out %d cases that the %s has seen", before - len(cases), who)
+    found = {who: _score(as_stored(one), cases, who, versions[who]) for who, one in predictors.items()}
+    if own is not None:
+        found["challenger"] = own.only(cases)
+    return found["challenger"], found.get("champion")
+
+
+def _same_cases(cases: Mapping[str, case_files.Case], own: Evidence, *, folder: str) -> dict[str, case_files.Case]:
+    """The cases of some evidence, by the names they have there, found by their files."""
+    by_digest = {case.digest(): case for case in cases.values()}
+    missing = [name for name, digest in own.case_digests.items() if digest not in by_digest]
+    if missing:
+        raise InputError(
+            f"data {folder}: lacks {len(missing)} of the challenger's {len(own.cases)} test cases, such as "
+            f"{missing[0]}; expected the same files"
+        )
+    return {name: by_digest[digest] for name, digest in sorted(own.case_digests.items())}
+
+
+def _score(segmenter: Segmenter, cases: Mapping[str, case_files.Case], who: str, version: ModelVersion) -> Evidence:
+    with tempfile.TemporaryDirectory() as place:
+        scored, failures = score_model(segmenter, cases, output=Path(place), description=f"score the {who}")
+        if failures:
+            raise CasesFailedError(failures, len(cases))
+    evidence = Evidence(cases=tuple(scored), case_digests={name: case.digest() for name, case in cases.items()})
+    with tempfile.TemporaryDirectory() as place:
+        tables.write_scores(Path(place) / tables.SCORES_CSV, evidence.cases)
+        write_evaluation_json(Path(place), evidence.case_digests)
+        mlflow.log_artifacts(place, who)
+    tag = evidence_tag(evidence, run_id=mlflow.active_run().info.run_id, folder=who)
+    champions.tag_version(version.name, str(version.version), tag)
+    return evidence
+
+
+def _uri(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
