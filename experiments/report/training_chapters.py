@@ -254,7 +254,8 @@ def cannot_be_known(results: Results) -> list[str]:
         found.append(
             f"To read {theory['reported']} from softmax as it is, at least "
             f"{percent(theory['saturated_of_reported'])} of the pixels must have had a probability of exactly 1. A "
-            "network that says background everywhere can get there, and so does one whose output was made hard before."
+            "network that says background everywhere can get there, and so does one whose output was made hard "
+            "before."
         )
     if "leakage_thin" in results:
         found.append(
