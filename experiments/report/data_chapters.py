@@ -12,6 +12,7 @@ import numpy as np
 import pictures
 from words import NamedPicture, Part, Results, interval, missing, num_shown, number, percent, told
 
+from kits_ml.data.selection import PRESETS
 from kits_ml.page import Table, Text
 
 
@@ -189,9 +190,10 @@ def grey(results: Results) -> list[Part]:
             f"metal is added; clipped at {number(row['clipped'], 2)} either way. Black in a PNG: "
             f"{percent(row['black'])} of the kidney, with metal {percent(row['black_with_metal'])}."
         )
+    limit_hu = PRESETS["report"]["hu_max"]
     words.append(
-        "The report leaves out cases with a voxel above 1679 HU. Perhaps this is why: the rule cures the worst of "
-        "it and keeps the cause."
+        f"The report leaves out cases with a voxel above {limit_hu:.0f} HU, perhaps because of this. It does not "
+        f"help: at that limit a kidney of 180 HU still lands on {number(np.interp(limit_hu, highest, curve), 2)}."
     )
     if real:
         words.append("The single real slices here come from pictures that were clipped before: they cannot show it.")

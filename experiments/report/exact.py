@@ -131,7 +131,8 @@ def _shown(by_case: Mapping[str, Mapping[str, float]], prepared: Prepared) -> di
     volumes_ml = prepared.store.tumour_volumes_ml()
     names = [name for name in by_case if volumes_ml[name]] or list(by_case)
     ordered = sorted(names, key=lambda name: np.nansum(list(by_case[name].values())))
-    return {"median_patient_with_tumour": ordered[len(ordered) // 2], "best_patient_with_tumour": ordered[-1]}
+    ranks = {"median_patient_with_tumour": ordered[(len(ordered) - 1) // 2], "best_patient_with_tumour": ordered[-1]}
+    return {rank: case for number, (rank, case) in enumerate(ranks.items()) if len(ordered) > number}
 
 
 def read_run(run_id: str) -> dict[str, Any]:

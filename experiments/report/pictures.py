@@ -43,23 +43,23 @@ def closed_forms(readings: Result, rule: Result | None) -> bytes:
 
 def pixel_errors(readings: Result) -> bytes:
     """What MeanIoU reads over the part of wrong pixels, with the report's reading and our network's."""
-    errors = np.linspace(0, 0.05, 101)
     ways, theory = readings["ways"], readings["theory"]
+    points = {
+        "the report's": theory["pixel_error_of_reported"],
+        "nothing": ways["nothing"]["pixel_error"],
+        "our network": ways["trained, hardened"]["pixel_error"],
+    }
+    limit = min(max(0.05, 1.1 * max(points.values())), 1.0)
+    errors = np.linspace(0, limit, 101)
     with rc_context(STYLE):
         figure, axes = _axes(4.6, 3.4)
         axes.plot(100 * errors, [misread_iou_of_pixel_error(one) for one in errors], color=ORANGE)
-        points = {
-            "the report's": theory["pixel_error_of_reported"],
-            "nothing": ways["nothing"]["pixel_error"],
-            "our network": ways["trained, hardened"]["pixel_error"],
-        }
         for (name, error), shape in zip(points.items(), "Dos", strict=True):
             reading = misread_iou_of_pixel_error(error)
             axes.plot(100 * error, reading, shape, color=ORANGE if shape != "s" else BLUE, clip_on=False)
             place = {"xytext": (7, 4), "textcoords": "offset points"}
             axes.annotate(f"{name}: {100 * error:.2f} % wrong, {reading:.3f}", (100 * error, reading), **place)
-        limit = max(5.0, 110 * max(points.values()))
-        axes.set(xlabel="wrong pixels, %", ylabel="MeanIoU, hard predictions", xlim=(0, limit))
+        axes.set(xlabel="wrong pixels, %", ylabel="MeanIoU, hard predictions", xlim=(0, 100 * limit))
         return figures.to_svg(figure)
 
 

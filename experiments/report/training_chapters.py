@@ -37,6 +37,11 @@ PRIVATE = "The segmentation shows a real patient, so it is only in the page of t
 
 CLIPPED_BEFORE = "The real slices were clipped before they came here, so clipping changes nothing in this table."
 
+FAR_APART = (
+    "Neighbouring slices exist in the phantom only; the real patients here have two slices at most, far apart, so "
+    "little can leak."
+)
+
 TITLES = {"thin": "real slices", "phantom": "phantom"}
 
 
@@ -76,7 +81,7 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
         f"{num_slices:,} slices, {exact['images_seen'] / num_slices:.0f} passes over them, {minutes:.0f} minutes in "
         f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
         "experiments/presets/report.yaml takes the package's defaults: "
-        f"{TrainSettings.base_filters} filters, learning rate {history['learning_rate'][-1]:g}, a split by patient. "
+        f"{_num_filters(exact)} filters, learning rate {history['learning_rate'][-1]:g}, a split by patient. "
         "Where its words cannot be followed without damage, the preset follows sense (labels by nearest, intensities "
         "clipped); what the literal words cost stands in the chapters below.",
         "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
@@ -146,10 +151,8 @@ def leakage(results: Results) -> list[Part]:
             title="",
             header=["Dice per patient", "shuffled split reports", "new patients", "difference"],
             rows=rows,
-            note="95 % bootstrap intervals over the patients whose slices show the region. Neighbouring slices exist "
-            "in "
-            "the phantom. The real patients here have two slices at most, far apart, so little can leak. One network "
-            "a group: what the seed does is not in the intervals.",
+            note="95 % bootstrap intervals over the patients whose slices show the region. One network a group: what "
+            "the seed does is not in the intervals." + (f" {FAR_APART}" if TITLES["thin"] in found else ""),
         ),
         NamedPicture(
             name="leakage",
@@ -250,9 +253,9 @@ def cannot_be_known(results: Results) -> list[str]:
         theory = readings["theory"]
         found.append(
             f"To read {theory['reported']} from softmax as it is, at least "
-            f"{percent(theory['saturated_of_reported'])} "
-            "of the pixels must have had a probability of exactly 1. A network that says background everywhere gets "
-            "there, and so does one whose output was made hard before."
+            f"{percent(theory['saturated_of_reported'])} of the pixels must have had a probability of exactly 1. A "
+            "network that says background everywhere can get there, and so does one whose output was made hard "
+            "before."
         )
     if "leakage_thin" in results:
         found.append(
@@ -275,7 +278,7 @@ def _beside(exact: Result, prepared: Result, readings: Result) -> list[list[str]
         "steps": f"{steps} epochs of {exact['settings']['steps_per_epoch']}",
         "optimiser": f"Adam, learning rate {history['learning_rate'][-1]:g}",
         "loss": "categorical cross-entropy",
-        "network": f"U-Net, {exact['settings'].get('base_filters', TrainSettings.base_filters)} filters",
+        "network": f"U-Net, {_num_filters(exact)} filters",
         "split": "by patient",
         "mean IoU": f"MeanIoU of the last epoch: training {number(history[TRAINING_METRIC][-1])}, validation "
         f"{number(history[VALIDATION_METRIC][-1])}; test, made hard: "
@@ -283,6 +286,10 @@ def _beside(exact: Result, prepared: Result, readings: Result) -> list[list[str]
         f"{number(readings['ways']['trained']['mean_iou_pooled'])}",
     }
     return [[name, said, here[name]] for name, said in REPORT_SAYS.items()]
+
+
+def _num_filters(exact: Result) -> int:
+    return exact["settings"].get("base_filters", TrainSettings.base_filters)
 
 
 def _budget(sizes: Mapping[str, Any]) -> str:
