@@ -98,7 +98,8 @@ def test_it_says_what_comes_next(finished):
 
 def test_one_run_holds_every_setting(run, project):
     assert run.info.status == "FINISHED"
-    settings = MainSettings.from_mapping({**OPTIONS, "learning_rate": 0.01, "data": "cases", "output": "out"})
+    parsed = {"learning_rate": 0.01, "onnx": False, "data": "cases", "output": "out"}
+    settings = MainSettings.from_mapping({**OPTIONS, **parsed})
     for name, value in settings.to_dict().items():
         if name == "output":  # of `main`, not of the training
             continue

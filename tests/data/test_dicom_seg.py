@@ -9,13 +9,13 @@ import kits_ml
 from kits_ml.data import dicom, images, volumes
 from kits_ml.data.dicom_seg import write_dicom_seg
 from kits_ml.errors import InputError
-from tests.data.test_dicom import ACQUISITIONS, _series
+from tests.data.dicom_series import ACQUISITIONS, write_series
 
 SHAPE = (4, 5, 6)
 
 
 def _identify(ds, index) -> None:
-    """What a scanner writes and `_series` leaves out."""
+    """What a scanner writes and `write_series` leaves out."""
     ds.StudyInstanceUID, ds.FrameOfReferenceUID = "1.2.9", "1.2.8"
     ds.PatientID, ds.PatientName, ds.SeriesNumber = "4711", "Doe^Jane", 3
 
@@ -29,7 +29,7 @@ def _label_map(shape) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ACQUISITIONS)
 def test_the_masks_come_back_on_each_source_slice(name, tmp_path):
-    folder = _series(tmp_path / "ct", shape=SHAPE, directions=ACQUISITIONS[name], change=_identify)
+    folder = write_series(tmp_path / "ct", shape=SHAPE, directions=ACQUISITIONS[name], change=_identify)
     source = images.read_image(folder)
     label_map = _label_map(source.array.shape)
     write_dicom_seg(tmp_path / "seg.dcm", label_map, source)
@@ -60,7 +60,7 @@ def test_the_masks_come_back_on_each_source_slice(name, tmp_path):
 
 
 def test_it_belongs_to_its_series(tmp_path):
-    source = images.read_image(_series(tmp_path / "ct", change=_identify))
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), source)
     ds = pydicom.dcmread(tmp_path / "seg.dcm")
     assert ds.SOPClassUID == pydicom.uid.SegmentationStorage
@@ -80,7 +80,7 @@ def test_it_belongs_to_its_series(tmp_path):
 
 
 def test_segments_say_what_they_are(tmp_path):
-    source = images.read_image(_series(tmp_path / "ct", change=_identify))
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     write_dicom_seg(
         tmp_path / "seg.dcm", _label_map(SHAPE), source, algorithm_name="kits-unet", algorithm_version="3"
     )
@@ -99,7 +99,7 @@ def test_segments_say_what_they_are(tmp_path):
 
 
 def test_slices_without_a_label_have_no_frame(tmp_path):
-    source = images.read_image(_series(tmp_path / "ct", change=_identify))
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     label_map = np.zeros(SHAPE, np.uint8)
     label_map[1:3, 2, 2] = 1
     write_dicom_seg(tmp_path / "seg.dcm", label_map, source)
@@ -107,7 +107,7 @@ def test_slices_without_a_label_have_no_frame(tmp_path):
 
 
 def test_a_prediction_of_nothing_is_written_too(tmp_path):
-    source = images.read_image(_series(tmp_path / "ct", change=_identify))
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     write_dicom_seg(tmp_path / "seg.dcm", np.zeros(SHAPE, np.uint8), source)
     found = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert not found.pixel_array.any()
@@ -115,7 +115,7 @@ def test_a_prediction_of_nothing_is_written_too(tmp_path):
 
 
 def test_the_source_is_read_again_beside_its_segmentation(tmp_path):
-    source = images.read_image(_series(tmp_path / "ct", change=_identify))
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     write_dicom_seg(tmp_path / "ct/seg.dcm", _label_map(SHAPE), source)
     again = dicom.read_series(tmp_path / "ct")
     np.testing.assert_array_equal(again.array, source.array)
@@ -126,7 +126,9 @@ def test_headers_that_lack_what_may_be_empty(tmp_path):
     def bare(ds, index):
         ds.StudyInstanceUID, ds.FrameOfReferenceUID = "1.2.9", "1.2.8"
 
-    write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), images.read_image(_series(tmp_path / "ct", change=bare)))
+    write_dicom_seg(
+        tmp_path / "seg.dcm", _label_map(SHAPE), images.read_image(write_series(tmp_path / "ct", change=bare))
+    )
     assert not pydicom.dcmread(tmp_path / "seg.dcm").PatientID
 
 
@@ -134,7 +136,7 @@ def test_what_a_segmentation_cannot_refer_to(tmp_path):
     def lost(ds, index):
         ds.StudyInstanceUID = "1.2.9"
 
-    source = images.read_image(_series(tmp_path / "ct", change=lost))
+    source = images.read_image(write_series(tmp_path / "ct", change=lost))
     with pytest.raises(InputError, match="no FrameOfReferenceUID, expected one so that a DICOM SEG can refer"):
         write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), source)
     with pytest.raises(InputError, match=r"label map of shape \(1, 5, 6\), expected the source's \(4, 5, 6\)"):

@@ -105,10 +105,8 @@ class Served:
         return requests.post(f"{self.url}{path}", data=body, timeout=30, **options)
 
     def files(self) -> list[Path]:
-        """What is on disk, the lock aside."""
-        return [
-            path for path in self.folder.rglob("*") if path.name != "lock" and not path.name.startswith("kits-ml-")
-        ]
+        """What is on disk of scans, in the services' own folders; libraries have temporary files beside them."""
+        return [path for path in self.folder.glob("kits-ml-*/**/*") if path.name != "lock"]
 
 
 @contextlib.contextmanager

@@ -184,7 +184,7 @@ class _Thresholds:
         self.threshold_hu = threshold_hu
         self.description = {"seen_cases": seen}
 
-    def segment(self, image, *, spacing_mm, observe):
+    def segment(self, image, *, spacing_mm, observe, progress=None):
         label_map = (image > self.threshold_hu).astype(np.uint8)
         for index, one in enumerate(label_map):
             probabilities = np.stack([one == label for label in range(3)]).astype(np.float32)

@@ -15,6 +15,8 @@ from kits_ml.inference.predictor import Predictor
 from kits_ml.workflows.evaluate import evaluate
 
 FILES = {"scores.csv", "cases.csv", "summary.json", "selftest.csv", "report.html", "dice.png"}
+#: Of a model: by its digests the gate knows on which files it was scored.
+MODEL_FILES = FILES | {"evaluation.json"}
 OVERLAYS = {"overlay_worst.png", "overlay_median.png", "overlay_best.png"}
 
 
@@ -61,10 +63,13 @@ def test_a_model_on_cases(database, in_tmp, model, cases, tmp_path):
         model=str(model), data=str(cases), output="out", batch_size=4, num_threads=1, experiment="models"
     )
     evaluated = evaluate(settings)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | OVERLAYS | {"predictions"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | OVERLAYS | {
+        "predictions",
+        "evaluation.json",
+    }
 
     run, artifacts = _only_run("models")
-    assert artifacts == FILES | OVERLAYS | {"config.json"}
+    assert artifacts == MODEL_FILES | OVERLAYS | {"config.json"}
     assert run.info.status == "FINISHED"
     assert run.data.params["batch_size"] == "4"
     kidney = evaluated.summary["regions"]["kidney"]
