@@ -35,7 +35,10 @@ REPORT_SAYS: Mapping[str, str] = {
 
 PRIVATE = "The segmentation shows a real patient, so it is only in the page of the output folder."
 
-CLIPPED_BEFORE = "The real slices were clipped before they came here, so clipping changes nothing in this table."
+CLIPPED_BEFORE = (
+    "The real slices were clipped before they came here, so clipping has nothing to mend in this table: what lies "
+    "between that row and the one above shows how far two small trainings differ by chance."
+)
 
 FAR_APART = (
     "Neighbouring slices exist in the phantom only; the real patients here have two slices at most, far apart, so "
