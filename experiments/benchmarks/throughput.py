@@ -93,12 +93,14 @@ def images_per_second(step: Callable[[], object], *, batch_size: int, seconds: f
 
 def keras_model(options: argparse.Namespace, precision: str):
     """The package's U-Net, compiled as `fit` compiles it."""
-    from kits_ml import models, runtime
+    from kits_ml import runtime
+
+    runtime.configure(precision="float32" if options.device == "cuda" else precision)  # before anything imports keras
+    import keras
+
+    from kits_ml import models
     from kits_ml.config import TrainSettings
     from kits_ml.training.losses import make_loss
-
-    runtime.configure(precision="float32" if options.device == "cuda" else precision)
-    import keras
 
     if options.device == "cuda" and precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
