@@ -30,15 +30,14 @@ def load_network(folder: Path, *, engine: str, num_threads: int = 0) -> Network:
 
     Args:
         folder: with `model.keras`, and for the other engines `model.onnx`.
-        engine: a name in `ENGINES`.
+        engine: `keras`, or a name in `ONNX_ENGINES`.
         num_threads: 0 means one a core. Keras takes the process's, see `runtime.configure`, which is called first.
 
     Raises:
         InputError: an engine that is not installed, no ONNX file, or one that the engine cannot read.
     """
-    load = ENGINES[engine]
-    if load is _load_keras:
-        return load(folder / MODEL_FILE, num_threads)
+    if engine == "keras":
+        return _load_keras(folder / MODEL_FILE)
     path = folder / ONNX_FILE
     if not path.is_file():
         raise InputError(
@@ -46,7 +45,7 @@ def load_network(folder: Path, *, engine: str, num_threads: int = 0) -> Network:
             "or --engine keras"
         )
     try:
-        return load(path, num_threads)
+        return ONNX_ENGINES[engine](path, num_threads)
     except ImportError as error:
         raise InputError(f"engine {engine}: not installed; expected `pip install kits_ml[engines]`") from error
     except Exception as error:  # each engine has errors of its own
@@ -98,7 +97,7 @@ class OnnxRuntimeNetwork:
         return self._session.run(None, {self._input: batch})[0]
 
 
-def _load_keras(path: Path, num_threads: int) -> Network:
+def _load_keras(path: Path) -> Network:
     import keras
 
     model = keras.saving.load_model(path, compile=False)
@@ -106,8 +105,8 @@ def _load_keras(path: Path, num_threads: int) -> Network:
     return model
 
 
-ENGINES: Mapping[str, Callable[[Path, int], Network]] = {
-    "keras": _load_keras,
+#: By name: what makes a network of an ONNX file and a number of threads.
+ONNX_ENGINES: Mapping[str, Callable[[Path, int], Network]] = {
     "openvino": OpenVinoNetwork,
     "onnxruntime": OnnxRuntimeNetwork,
 }
