@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kits_ml.data import volumes
+from kits_ml.inference.segmenting import Window, observe_all
 from kits_ml.serving.champion import Model
 from kits_ml.serving.jobs import Job
 from kits_ml.serving.metrics import Metrics
@@ -88,13 +89,13 @@ def segment(
     """
     meter = None if wanted is Wanted.SEGMENTATION else reporting.meter(volume.array.shape)
 
-    def observe(index: int, inside: tuple[slice, slice], probabilities: np.ndarray) -> None:
+    def ask_job(index: int, inside: Window, probabilities: np.ndarray) -> None:
         job.check()
-        if meter is not None:
-            meter(index, inside, probabilities)
 
     with metrics.stage("segment", job.seconds):
-        label_map = model.segmenter.segment(volume.array, spacing_mm=volume.spacing_mm, observe=observe)
+        label_map = model.segmenter.segment(
+            volume.array, spacing_mm=volume.spacing_mm, observe=observe_all(ask_job, meter)
+        )
     job.check()
     files = {}
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
