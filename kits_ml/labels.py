@@ -1,6 +1,7 @@
 """Label values, their names and colours, and the regions that are scored."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -37,3 +38,15 @@ def region_mask(label_map: np.ndarray, region: str) -> np.ndarray:
     for label in others:  # np.isin would take eight bytes a voxel
         mask |= label_map == label
     return mask
+
+
+def region_volumes_ml(label_map: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
+    """Volume of each scored region, millilitres; the voxels are counted slice by slice.
+
+    Args:
+        label_map: `(slices, rows, columns)` with values 0, 1, 2; uint8.
+        spacing_mm: along the three axes.
+    """
+    voxel_ml = math.prod(spacing_mm) / 1000
+    num_voxels = sum(np.bincount(one.ravel(), minlength=NUM_CLASSES) for one in label_map)
+    return {region: int(num_voxels[list(members)].sum()) * voxel_ml for region, members in REGIONS.items()}

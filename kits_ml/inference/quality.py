@@ -16,7 +16,7 @@ from kits_ml.inference import flags
 from kits_ml.inference.flags import Flag
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
 from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
-from kits_ml.labels import KIDNEY, LABEL_NAMES, NUM_CLASSES, REGIONS, TUMOUR
+from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
 
 #: Raised whenever a reader of the JSON would have to change.
 FORMAT_VERSION = 1
@@ -124,9 +124,7 @@ def assess(
     settings = settings or QualitySettings()
     spacing_mm = _checked(image, label_map, spacing_mm, uncertainty)
     measured = measure(image, label_map, spacing_mm=spacing_mm, uncertainty=uncertainty, settings=settings)
-    voxel_ml = math.prod(spacing_mm) / 1000
-    num_voxels = sum(np.bincount(one.ravel(), minlength=NUM_CLASSES) for one in label_map)
-    volumes_ml = {region: int(num_voxels[list(members)].sum()) * voxel_ml for region, members in REGIONS.items()}
+    volumes_ml = region_volumes_ml(label_map, spacing_mm)
     kidney_hu = contrast.mean_kidney_hu(image, label_map)
     facts = flags.Facts(
         measured=measured,

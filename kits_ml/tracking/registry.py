@@ -152,11 +152,7 @@ def version_of(model: str) -> str | None:
     """
     if not model.startswith("models:/"):
         return None
-    address = model.removeprefix("models:/")
-    if "@" in address:
-        name, alias = address.rsplit("@", 1)
-        return f"{name}, version {mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
-    name, _, version = address.rpartition("/")
+    name, _, version = pinned(model).removeprefix("models:/").rpartition("/")
     return f"{name}, version {version}" if name else None
 
 

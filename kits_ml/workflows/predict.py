@@ -23,7 +23,7 @@ from kits_ml.inference.quality import assess
 from kits_ml.inference.quality_page import render_page
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
-from kits_ml.labels import REGIONS, region_mask
+from kits_ml.labels import region_volumes_ml
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def predict_scan(
         raise InputError(f"{image.path}: {error}") from error
     if packed is not None:
         write_probabilities(outputs.probabilities, packed.foreground, image.geometry)
-    volumes_ml = _volumes_ml(label_map, image.spacing_mm)
+    volumes_ml = region_volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
     flags = ()
@@ -192,12 +192,6 @@ def _write_quality(
         )
         files.write_bytes(outputs.page, page.encode())
     return tuple(flag.name for flag in report.flags)
-
-
-def _volumes_ml(label_map: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    num_voxels = {region: sum(int(region_mask(one, region).sum()) for one in label_map) for region in REGIONS}
-    return {region: number * voxel_ml for region, number in num_voxels.items()}
 
 
 def _write_overlay(path: Path, image: volumes.Volume, label_map: np.ndarray, volumes_ml: Mapping[str, float]) -> None:
