@@ -10,7 +10,7 @@ Tibshirani, "An Introduction to the Bootstrap" (1993), for the percentile interv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,21 @@ from kits_ml.evaluation.gate_checks import Finding
 
 _NAMED = 5  # of the patients that do not fit, so that the message stays a line
 _DECIMALS = 12  # equal scores must not differ in their last digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What there is to weigh.
+
+    Attributes:
+        evidence: of `"challenger"` and `"champion"`; None where there is none.
+        seen: digests of the cases that each was trained on or chosen by.
+        obstacles: why they cannot be compared, as far as that is known already.
+    """
+
+    evidence: Mapping[str, Evidence | None]
+    seen: Mapping[str, Set[str]]
+    obstacles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +126,9 @@ def decide(
     model: str,
     challenger: str,
     champion: str | None,
-    evidence: Mapping[str, Evidence | None],
-    seen: Mapping[str, Set[str]],
+    gathered: Gathered,
     findings: Sequence[Finding],
     settings: GateSettings,
-    obstacles: Iterable[str] = (),
     forced: str | None = None,
 ) -> Decision:
     """Weighs a challenger.
@@ -123,21 +136,19 @@ def decide(
     Args:
         model: name in the registry.
         challenger, champion: versions; None where there is no champion yet: then the absolute checks alone decide.
-        evidence: of `"challenger"` and `"champion"`, as far as there is any.
-        seen: digests of the cases that each of the two was trained on or chosen by.
+        gathered: the scores of both, as far as there are any.
         findings: of the absolute checks.
         settings: margins and limits.
-        obstacles: what is known already to stand in the comparison's way.
         forced: the reason for which it is promoted whatever is found.
     """
     regions: tuple[RegionResult, ...] = ()
-    obstacles = list(obstacles)
+    obstacles = gathered.obstacles
+    own, theirs = (gathered.evidence.get(who) for who in ("challenger", "champion"))
     if champion is not None and not obstacles:
         try:
-            regions = compare(evidence.get("challenger"), evidence.get("champion"), seen=seen, settings=settings)
+            regions = compare(own, theirs, seen=gathered.seen, settings=settings)
         except InputError as error:
-            obstacles.append(str(error))
-    own = evidence.get("challenger")
+            obstacles = (str(error),)
     return Decision(
         model=model,
         challenger=challenger,
@@ -145,7 +156,7 @@ def decide(
         digest=own.digest if own else None,
         regions=regions,
         findings=tuple(findings),
-        obstacles=tuple(obstacles),
+        obstacles=obstacles,
         forced=forced,
         settings=settings,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -16,6 +15,7 @@ from kits_ml.data import cases as case_files
 from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.evaluation import tables
 from kits_ml.evaluation.evidence import Evidence, write_evaluation_json
+from kits_ml.evaluation.gate import Gathered
 from kits_ml.inference.predictor import Predictor, read_description
 from kits_ml.tracking import champions, registry
 from kits_ml.tracking.evidence import evidence_tag, find_evidence
@@ -23,21 +23,6 @@ from kits_ml.workflows.evaluate import score_model, select_unseen
 from kits_ml.workflows.segmenters import Segmenter, as_stored
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gathered:
-    """What there is to weigh.
-
-    Attributes:
-        evidence: of `"challenger"` and `"champion"`; None where there is none.
-        seen: digests of the cases that each was trained on or chosen by.
-        obstacles: why they cannot be compared, as far as that is known already.
-    """
-
-    evidence: Mapping[str, Evidence | None]
-    seen: Mapping[str, Set[str]]
-    obstacles: tuple[str, ...] = ()
 
 
 def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: ModelVersion | None) -> Gathered:

@@ -91,11 +91,9 @@ def pass_gate(settings: PromoteSettings, *, measure: Callable[..., CleanRun | st
         model=settings.model,
         challenger=number,
         champion=standing.champion,
-        evidence=gathered.evidence,
-        seen=gathered.seen,
+        gathered=gathered,
         findings=gate_checks.judge(measured, settings),
         settings=settings,
-        obstacles=gathered.obstacles,
         forced=settings.reason if settings.force else None,
     )
     _write(decision, measured)

@@ -23,10 +23,11 @@ def _evidence(kidney, tumour, **options):
 CHAMPION = _evidence([0.90, 0.92, 0.94, 0.96], [0.5, 0.6, 0.7, 0.8])
 
 
-def _decide(challenger, theirs=CHAMPION, **changes):
+def _decide(challenger, theirs=CHAMPION, *, seen=None, obstacles=(), **changes):
+    scores = {"challenger": challenger, "champion": theirs}
     options = {
         **{"model": "kits-unet", "challenger": "2", "champion": "1", "settings": SETTINGS},
-        **{"evidence": {"challenger": challenger, "champion": theirs}, "seen": {}},
+        "gathered": gate.Gathered(evidence=scores, seen=seen or {}, obstacles=obstacles),
         "findings": gate_checks.judge(measured(), SETTINGS),
     }
     return gate.decide(**{**options, **changes})
