@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -58,6 +59,22 @@ def make_case():
         return folder / name
 
     return make
+
+
+def copy_project(folder: Path) -> Path:
+    """Copies what `mlflow run` needs into a folder, so that runs leave nothing in the checkout."""
+    root = Path(__file__).parents[1]
+    for name in ("MLproject", "conda.yaml", "requirements.txt"):
+        shutil.copy(root / name, folder)
+    shutil.copytree(root / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def project_environment(**changes: str) -> dict[str, str]:
+    """This process's environment for commands of a copied project: its own MLflow store and its own package."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))}
+    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONWARNINGS": "ignore", **changes}
 
 
 def write_phantoms(folder: Path, number: int, *, num_slices: int, size: int) -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from mlflow import MlflowClient
 from kits_ml.config import MainSettings
 from kits_ml.data import volumes
 from kits_ml.evaluation import gate_checks
-from tests.conftest import write_phantoms
+from tests.conftest import copy_project, project_environment, write_phantoms
 
-ROOT = Path(__file__).parents[1]
 NUM_CASES = 6
 OPTIONS = {
     "image_size": 64,
@@ -39,25 +37,32 @@ OPTIONS = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project, so that runs leave nothing in the checkout, with tiny phantom cases in `cases`."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("MLproject", "conda.yaml", "requirements.txt"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copy_project(tmp_path_factory.mktemp("project"))
     write_phantoms(folder / "cases", NUM_CASES, num_slices=10, size=96)
     return folder
-
-
-def _environment(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))}
-    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    return {**kept, "PATH": path, "PYTHONWARNINGS": "ignore", **changes}
 
 
 def _mlflow_run(project: Path, *arguments: str, env: dict[str, str] | None = None, **options):
     command = [sys.executable, "-m", "mlflow", "run", ".", *arguments]
     command += [part for name, value in options.items() for part in ("-P", f"{name}={value}")]
     return subprocess.run(
-        command, cwd=project, env=env or _environment(), capture_output=True, text=True, timeout=600, check=False
+        command,
+        cwd=project,
+        env=env or project_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def _kits_ml(
+    project: Path, *arguments, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "kits_ml", *map(str, arguments)]
+    environment = env or project_environment()
+    return subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
@@ -165,25 +170,9 @@ def test_the_model_carries_its_card_and_its_evaluation(project, client, run):
 
 def test_the_same_model_again_is_no_worse_but_has_too_few_patients(project, finished, client, run):
     """One test patient says nothing: the gate keeps the champion, and the command says so and fails."""
-    registered = subprocess.run(
-        [sys.executable, "-m", "kits_ml", "register", "--run_id", run.info.run_id],
-        cwd=project,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    registered = _kits_ml(project, "register", "--run_id", run.info.run_id)
     assert "version 2, alias: challenger" in registered.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "kits_ml", "promote", "--model", "kits-unet", "--version", "2"],
-        cwd=project,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = _kits_ml(project, "promote", "--model", "kits-unet", "--version", "2")
     assert done.returncode == 1
     assert "min_patients: found 1 test cases, expected 10 or more" in done.stderr
     assert str(client.get_model_version_by_alias("kits-unet", "champion").version) == "1"
@@ -238,7 +227,7 @@ def test_pyfunc_gives_the_same_without_kits_ml(project, finished, tmp_path):
     (output,) = (project / "out").glob("*.nii.gz")
     scan = project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz"
     hide = "import sys\nsys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in str(one).lower()]\n"
-    environment = _environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
+    environment = project_environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
     subprocess.run(
         [sys.executable, "-c", hide + PYFUNC, str(scan)],
         cwd=tmp_path,
@@ -273,15 +262,7 @@ def test_predict_gives_the_same_for_any_orientation(project, finished, tmp_path)
 
 
 def _predict(project: Path, *arguments, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "kits_ml", "predict", *map(str, arguments)],
-        cwd=project,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = _kits_ml(project, "predict", *arguments)
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -337,7 +318,7 @@ def test_the_verbatim_command_picks_conda(project, tmp_path):
         f'echo "conda $*" >> {log}\nif [ "$2" = list ]; then echo \'{{"envs": []}}\'; fi\n',
     )
     _script(tmp_path / "activate", f'echo "activate $*" >> {log}\nexport PATH={Path(sys.executable).parent}:$PATH\n')
-    environment = _environment(PATH=f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    environment = project_environment(PATH=f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     done = _mlflow_run(project, "-e", "prepare", env=environment, data="cases", image_size=32, num_workers=1)
     assert done.returncode == 0, done.stdout + done.stderr
     calls = log.read_text().splitlines()
@@ -352,16 +333,8 @@ def _script(path: Path, body: str) -> None:
 
 
 def test_a_tracking_server_that_does_not_answer_gets_one_line(project):
-    environment = _environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    done = subprocess.run(
-        [sys.executable, "-m", "kits_ml", "train", "--data", "cases"],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = project_environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = _kits_ml(project, "train", "--data", "cases", env=environment, timeout=120)
     assert done.returncode == 1
     assert "tracking server http://127.0.0.1:9: does not answer" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,9 +11,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.conftest import write_phantoms
+from tests.conftest import copy_project, project_environment, write_phantoms
 
-ROOT = Path(__file__).parents[2]
 ARCHITECTURES = ("unet", "attention_unet")
 NUM_CASES, NUM_TRIALS, NUM_FOLDS, NUM_SEEDS = 8, 2, 2, 2
 STUDY = {
@@ -36,19 +33,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project with cases and a study's file."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("MLproject", "conda.yaml", "requirements.txt"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "kits_ml", folder / "kits_ml", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copy_project(tmp_path_factory.mktemp("project"))
     write_phantoms(folder / "cases", NUM_CASES, num_slices=6, size=64)
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     return folder
 
 
 def _run(project: Path, module: str, *arguments: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))}
-    environment = {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", module, *arguments]
+    command, environment = [sys.executable, "-m", module, *arguments], project_environment()
     done = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=3000, check=False
     )
