@@ -21,8 +21,7 @@ def metric(results: Results) -> list[Part]:
     found = results.get("readings")
     if not found:
         return [missing("What the metric reads", "readings")]
-    ways, theory = found["ways"], found["theory"]
-    trained, hard = ways["trained"], ways["trained, hardened"]
+    ways, theory, trained = found["ways"], found["theory"], found["ways"]["trained"]
     rows = [
         [
             name,
@@ -35,40 +34,8 @@ def metric(results: Results) -> list[Part]:
         for name, one in ways.items()
     ]
     rule = results.get("rule")
-    words = [
-        "keras.metrics.MeanIoU(num_classes=3) expects a class number for each pixel. The usual U-Net gives it "
-        "something else: a one-hot label such as (1, 0, 0) and a softmax such as (0.98, 0.01, 0.01). Keras does not "
-        "complain and takes no argmax. It cuts each of the three numbers to a whole number: 0.98 becomes 0, and only "
-        "an exact 1 stays 1. So its class 0 means “not this channel”, its class 1 means “this channel”, and its "
-        "class 2 never occurs. Kidney and tumour are not in it at all.",
-        "If the softmax is hard (one probability is exactly 1), the reading depends on one thing only: the part e of "
-        "wrong pixels. It is ((1 − e) / (1 + e) + (2 − e) / (2 + e)) / 2. That is pixel accuracy in disguise. The "
-        f"report's {theory['reported']} is e = {percent(theory['pixel_error_of_reported'], 2)}: "
-        f"{percent(1 - theory['pixel_error_of_reported'], 2)} of the pixels right, and no more is said.",
-        "A model that predicts nothing is wrong in the foreground and right everywhere else, so for it e is the "
-        f"foreground's part of the pixels. In the {found['num_cases']} test patients here that is "
-        f"{percent(found['foreground_fraction'], 2)}, and nothing reads {number(ways['nothing']['as_reported'], 4)}. "
-        f"The honest mean IoU of the same prediction is {number(ways['nothing']['mean_iou_pooled'], 4)}: background "
-        "nearly 1, kidney 0, tumour 0.",
-    ]
-    if rule:
-        words.append(
-            f"The report's own rule keeps {rule['num_kept']} of {rule['num_cases']} KiTS19 cases. They have "
-            f"{percent(rule['foreground_fraction'], 2)} foreground, and on them nothing reads "
-            f"{number(rule['nothing_reads'])}, where the honest value is {number(rule['nothing_is_worth'])}."
-        )
-    words.append(
-        "And if the softmax is not hard, even a perfect prediction reads a third "
-        f"({number(ways[_sure(ways, 'perfect')]['as_reported'], 4)} at p = {_sure(ways, 'perfect')[-5:]}). Our "
-        "trained "
-        f"network gives exactly 1 in {percent(trained['saturated_fraction'])} of the pixels, so as it is it reads "
-        f"{number(trained['as_reported'], 4)}; the closed form says {number(trained['by_theory'], 4)}. Made hard "
-        "first "
-        f"(argmax, then one-hot) the same network reads {number(hard['as_reported'], 4)}. The metric changed; the "
-        "segmentation did not."
-    )
     return [
-        Text(title="What the metric reads", paragraphs=words),
+        Text(title="What the metric reads", paragraphs=_metric_words(found, rule)),
         Table(
             title="",
             header=["prediction", "MeanIoU", "closed form", "honest mean IoU", "kidney Dice", "tumour Dice"],
@@ -100,11 +67,46 @@ def metric(results: Results) -> list[Part]:
             title="",
             image=pictures.pixel_errors(found),
             caption="Hard predictions: MeanIoU over the part of wrong pixels. A model of nothing, our network and "
-            "the "
-            "report's number lie on one curve.",
+            "the report's number lie on one curve.",
             alt="A falling curve of MeanIoU over the part of wrong pixels, with three marked points.",
         ),
     ]
+
+
+def _metric_words(found: Mapping[str, Any], rule: Mapping[str, Any] | None) -> list[str]:
+    ways, theory = found["ways"], found["theory"]
+    trained, hard = ways["trained"], ways["trained, hardened"]
+    words = [
+        "keras.metrics.MeanIoU(num_classes=3) expects a class number for each pixel. The usual U-Net gives it "
+        "something else: a one-hot label such as (1, 0, 0) and a softmax such as (0.98, 0.01, 0.01). Keras does not "
+        "complain and takes no argmax. It cuts each of the three numbers to a whole number: 0.98 becomes 0, and only "
+        "an exact 1 stays 1. So its class 0 means “not this channel”, its class 1 means “this channel”, and its "
+        "class 2 never occurs. Kidney and tumour are not in it at all.",
+        "If the softmax is hard (one probability is exactly 1), the reading depends on one thing only: the part e of "
+        "wrong pixels. It is ((1 − e) / (1 + e) + (2 − e) / (2 + e)) / 2. That is pixel accuracy in disguise. The "
+        f"report's {theory['reported']} is e = {percent(theory['pixel_error_of_reported'], 2)}: "
+        f"{percent(1 - theory['pixel_error_of_reported'], 2)} of the pixels right, and no more is said.",
+        "A model that predicts nothing is wrong in the foreground and right everywhere else, so for it e is the "
+        f"foreground's part of the pixels. In the {found['num_cases']} test patients here that is "
+        f"{percent(found['foreground_fraction'], 2)}, and nothing reads {number(ways['nothing']['as_reported'], 4)}. "
+        f"The honest mean IoU of the same prediction is {number(ways['nothing']['mean_iou_pooled'], 4)}: background "
+        "nearly 1, kidney 0, tumour 0.",
+    ]
+    if rule:
+        words.append(
+            f"The report's own rule keeps {rule['num_kept']} of {rule['num_cases']} KiTS19 cases. They have "
+            f"{percent(rule['foreground_fraction'], 2)} foreground, and on them nothing reads "
+            f"{number(rule['nothing_reads'])}, where the honest value is {number(rule['nothing_is_worth'])}."
+        )
+    words.append(
+        "And if the softmax is not hard, even a perfect prediction reads a third "
+        f"({number(ways[_sure(ways, 'perfect')]['as_reported'], 4)} at p = {_sure(ways, 'perfect')[-5:]}). Our "
+        f"trained network gives exactly 1 in {percent(trained['saturated_fraction'])} of the pixels, so as it is "
+        f"it reads {number(trained['as_reported'], 4)}; the closed form says {number(trained['by_theory'], 4)}. Made "
+        f"hard first (argmax, then one-hot) the same network reads {number(hard['as_reported'], 4)}. The metric "
+        "changed; the segmentation did not."
+    )
+    return words
 
 
 def labels(results: Results) -> list[Part]:
@@ -156,8 +158,7 @@ def labels(results: Results) -> list[Part]:
             image=pictures.tumour_labels(found),
             caption="Each point is a patient: how well averaged tumour labels match the right ones, by tumour size.",
             alt=f"Scatter plot over tumour size. Median Dice of the smallest third {number(small)}, of the largest "
-            "third "
-            f"{number(large)}.",
+            f"third {number(large)}.",
         ),
     ]
 
@@ -179,8 +180,7 @@ def grey(results: Results) -> list[Part]:
         f"{interval(phantom['unclipped'], 2)} without clipping. Where a PNG cuts what lies below 0, as MONAI's own "
         f"PNG writer does, {percent(phantom['black']['mean'])} of the kidney is black. Where the whole range is "
         f"spread over the PNG, {number(phantom['levels_unclipped']['mean'], 0)} of 255 grey levels lie between "
-        "muscle "
-        f"and kidney; clipped, {number(phantom['levels_clipped']['mean'], 0)}.",
+        f"muscle and kidney; clipped, {number(phantom['levels_clipped']['mean'], 0)}.",
     ]
     if real:
         row = next(one for one in found["cases"] if one["source"] == "real")
@@ -205,8 +205,7 @@ def grey(results: Results) -> list[Part]:
             image=pictures.grey_values(found),
             caption="The kidney's grey value over the scan's brightest voxel. Each point is a patient's mean kidney.",
             alt="Without clipping the kidney's grey value falls below 0 as the brightest voxel grows; clipped it "
-            "stays "
-            "within 0 to 1.",
+            "stays within 0 to 1.",
         ),
     ]
 

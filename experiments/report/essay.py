@@ -19,8 +19,7 @@ BEGIN, END = "<!-- essay: begin -->", "<!-- essay: end -->"
 TITLE = "Mean IoU 0.989, and what it was worth"
 SUBTITLE = (
     "A student report trained a U-Net on 48 KiTS19 cases and read a mean IoU of 0.989; its predicted segmentation "
-    "did "
-    "not look like it. Here the training is done again as the report says it, and the number is taken apart."
+    "did not look like it. Here the training is done again as the report says it, and the number is taken apart."
 )
 
 #: Files of a published essay.
@@ -87,8 +86,7 @@ def chapters(results: Results, *, predicted: Mapping[str, bytes], are_real: bool
                 "with its whole range spread over the grey levels. Below, enlarged: labels by nearest, the mean of "
                 "their numbers, and that rounded: kidney (green) appears between tumour (orange) and background.",
                 alt="Three renderings of one slice, the second nearly black; three of its labels, the last with a "
-                "rim "
-                "of kidney that is not there.",
+                "rim of kidney that is not there.",
             )
         )
     return [
@@ -108,8 +106,7 @@ def verdict(results: Results) -> str:
     return (
         "MeanIoU, given one-hot labels and softmax, reads pixel accuracy and not overlap: "
         f"{found['theory']['reported']} says that {percent(1 - found['theory']['pixel_error_of_reported'], 2)} of "
-        "the "
-        f"pixels were right. On our test patients a prediction of nothing reads "
+        f"the pixels were right. On our test patients a prediction of nothing reads "
         f"{number(ways['nothing']['as_reported'])}, and the trained network, whose tumour Dice is "
         f"{number(ways['trained']['dice_tumour']['mean'])} and kidney Dice "
         f"{number(ways['trained']['dice_kidney']['mean'])}, reads {number(ways['trained, hardened']['as_reported'])} "

@@ -59,7 +59,7 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
     exact, prepared, readings = (results.get(name) for name in ("exact", "prepare", "readings"))
     if not (exact and prepared and readings):
         return [missing("The report, done again", "readings")]
-    history, test = exact["history"], exact["summaries"]["test"]["regions"]
+    history = exact["history"]
     curve = NamedPicture(
         name="learning_curve",
         title="",
@@ -76,29 +76,8 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
             },
         ),
     )
-    num_slices, minutes = prepared["parts"]["train"]["num_slices"], exact["training_minutes"]
-    kidney, tumour = (test[region]["dice"] for region in ("kidney", "tumour"))
-    hard = readings["ways"]["trained, hardened"]["as_reported"]
-    words = [
-        f"The training ran as the report says it, on what the data has: {exact['images_seen']:,} images drawn from "
-        f"{num_slices:,} slices, {exact['images_seen'] / num_slices:.0f} passes over them, {minutes:.0f} minutes in "
-        f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
-        "experiments/presets/report.yaml takes the package's defaults: "
-        f"{_num_filters(exact)} filters, learning rate {history['learning_rate'][-1]:g}, a split by patient. "
-        "Where its words cannot be followed without damage, the preset follows sense (labels by nearest, intensities "
-        "clipped); what the literal words cost stands in the chapters below.",
-        "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
-        "Ours follow." + (f" {PRIVATE}" if are_real else ""),
-        f"On softmax as it is, MeanIoU reads {number(history[VALIDATION_METRIC][-1])} after the last epoch, and not "
-        f"{readings['theory']['reported']}. Made hard first, the network reads {number(hard)} on the test patients. "
-        "Both are readings of one and the same network; the next chapter says why they differ.",
-        f"On the {readings['num_cases']} test patients, on the scans' own grids, the trained network has a kidney "
-        f"Dice of {interval(kidney)} and a tumour Dice of {interval(tumour)}. Where the slices show a tumour, its "
-        f"Dice is {interval(tumour['with_region'])}: a prediction of nothing is right where there is none. The "
-        f"weights are those of epoch {exact['best_epoch'] + 1:.0f}, by the validation patients' foreground IoU.",
-    ]
     parts: list[Part] = [
-        Text(title="The report, done again", paragraphs=words),
+        Text(title="The report, done again", paragraphs=_report_words(exact, prepared, readings, are_real=are_real)),
         curve,
         Table(
             title="",
@@ -121,6 +100,33 @@ def report(results: Results, *, predicted: Mapping[str, bytes], are_real: bool) 
             )
         )
     return parts
+
+
+def _report_words(
+    exact: Mapping[str, Any], prepared: Mapping[str, Any], readings: Mapping[str, Any], *, are_real: bool
+) -> list[str]:
+    history, test = exact["history"], exact["summaries"]["test"]["regions"]
+    num_slices, minutes = prepared["parts"]["train"]["num_slices"], exact["training_minutes"]
+    kidney, tumour = (test[region]["dice"] for region in ("kidney", "tumour"))
+    hard = readings["ways"]["trained, hardened"]["as_reported"]
+    return [
+        f"The training ran as the report says it, on what the data has: {exact['images_seen']:,} images drawn from "
+        f"{num_slices:,} slices, {exact['images_seen'] / num_slices:.0f} passes over them, {minutes:.0f} minutes in "
+        f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
+        "experiments/presets/report.yaml takes the package's defaults: "
+        f"{_num_filters(exact)} filters, learning rate {history['learning_rate'][-1]:g}, a split by patient. "
+        "Where its words cannot be followed without damage, the preset follows sense (labels by nearest, intensities "
+        "clipped); what the literal words cost stands in the chapters below.",
+        "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
+        "Ours follow." + (f" {PRIVATE}" if are_real else ""),
+        f"On softmax as it is, MeanIoU reads {number(history[VALIDATION_METRIC][-1])} after the last epoch, and not "
+        f"{readings['theory']['reported']}. Made hard first, the network reads {number(hard)} on the test patients. "
+        "Both are readings of one and the same network; the next chapter says why they differ.",
+        f"On the {readings['num_cases']} test patients, on the scans' own grids, the trained network has a kidney "
+        f"Dice of {interval(kidney)} and a tumour Dice of {interval(tumour)}. Where the slices show a tumour, its "
+        f"Dice is {interval(tumour['with_region'])}: a prediction of nothing is right where there is none. The "
+        f"weights are those of epoch {exact['best_epoch'] + 1:.0f}, by the validation patients' foreground IoU.",
+    ]
 
 
 def leakage(results: Results) -> list[Part]:
