@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ SUBTITLE = (
     "A student report trained a U-Net on 48 KiTS19 cases and read a mean IoU of 0.989; its predicted segmentation "
     "did not look like it. Here the training is done again as the report says it, and the number is taken apart."
 )
+
+#: What else the machine did, of which each stage's record tells.
+_LOAD = re.compile(r", load [\d.]+ at the start")
 
 #: Files of a published essay.
 PAGE_HTML, RESULTS_JSON = "essay.html", "results.json"
@@ -116,7 +120,6 @@ def verdict(results: Results) -> str:
 
 def render(parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]]) -> str:
     """The page's HTML."""
-    rows = [[name, f"{record['seconds']:,.0f}", record["machine"]] for name, record in records.items()]
     return page.render(
         title=TITLE,
         subtitle=SUBTITLE,
@@ -124,9 +127,7 @@ def render(parts: Sequence[Part], results: Results, records: Mapping[str, Mappin
         sentences=[],
         caveats=training_chapters.cannot_be_known(results),
         parts=parts,
-        settings=page.Table(
-            title="Stages, seconds and machine", header=["stage", "seconds", "measured on"], rows=rows
-        ),
+        settings=_times(records),
     )
 
 
@@ -145,9 +146,20 @@ def to_markdown(parts: Sequence[Part], results: Results, records: Mapping[str, M
             lines += [*_markdown_table(part), ""] + ([part.note, ""] if part.note else [])
         else:
             lines += [f"![{part.alt}](results/{_file_of(part)})", "", f"*{part.caption}*", ""]
-    lines += ["## Measured on", "", "| stage | seconds | machine |", "|---|--:|---|"]
-    lines += [f"| {name} | {record['seconds']:,.0f} | {record['machine']} |" for name, record in records.items()]
+    times = _times(records)
+    lines += [f"## {times.title}", "", *_markdown_table(times), "", times.note]
     return "\n".join(lines) + "\n"
+
+
+def _times(records: Mapping[str, Mapping[str, Any]]) -> page.Table:
+    """How long the stages took; the trainings of a series stand together."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for name, record in records.items():
+        groups.setdefault("_".join(name.split("_")[:2]), []).append(record)
+    seconds = {name: sum(record["seconds"] for record in group) for name, group in groups.items()}
+    rows = [[name, f"{len(group)}", f"{seconds[name]:,.0f}"] for name, group in groups.items()]
+    machines = sorted({_LOAD.sub("", record["machine"]) for record in records.values()})
+    return page.Table(title="Time", header=["stage", "times", "seconds"], rows=rows, note=f"{'; '.join(machines)}.")
 
 
 def _markdown_table(table: page.Table) -> list[str]:
@@ -171,13 +183,19 @@ def _publish(
         if path.name not in wanted:
             path.unlink()
     files.write_bytes(target / PAGE_HTML, render(parts, results, records).encode())
-    kept = ("settings", "seconds", "machine", "code", "result")
-    files.write_json(target / RESULTS_JSON, {name: {key: one[key] for key in kept} for name, one in records.items()})
+    files.write_bytes(target / RESULTS_JSON, _a_line_each(records).encode())
     readme = folder / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     block = f"{BEGIN}\n{to_markdown(parts, results, records)}{END}"
     files.write_bytes(readme, f"{before}{block}{after}".encode())
+
+
+def _a_line_each(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stages' records as JSON, a line a stage, so that a change of one shows as such."""
+    kept = ("settings", "seconds", "machine", "code", "result")
+    lines = [f"{json.dumps(name)}: {json.dumps({key: one[key] for key in kept})}" for name, one in records.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def published(folder: Path) -> Mapping[str, Any]:

@@ -87,13 +87,13 @@ def train_exact(plan: Plan, *, checkpoints: Path) -> dict[str, Any]:
     Returns:
         The MLflow run, its course epoch by epoch, and the scores on the scans' own grids.
     """
-    from kits_ml.tracking import registry
+    from kits_ml.tracking import addresses, registry
     from kits_ml.workflows.train import train
 
     settings = exact_settings(plan)
     trained = train(dataclasses.replace(settings, checkpoints=str(checkpoints), resume=True))
     shutil.rmtree(model_folder(plan), ignore_errors=True)
-    shutil.copytree(registry.local_folder(registry.model_of_run(trained.run_id)), model_folder(plan))
+    shutil.copytree(addresses.local_folder(registry.model_of_run(trained.run_id)), model_folder(plan))
     return {
         "run_id": trained.run_id,
         "images_seen": settings.epochs * settings.steps_per_epoch * settings.batch_size,

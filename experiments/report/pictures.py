@@ -169,6 +169,9 @@ def mending(rows: Sequence[Result]) -> bytes:
             found = [row["test"][f"dice_{region}"] for row in rows]
             label = f"{region} Dice, held-out patients"
             _intervals(axes, found, places + shift, colour=colour, shape=shape, label=label)
+            if len(rows[0]["by_seed"][f"dice_{region}"]) > 1:
+                each = np.array([row["by_seed"][f"dice_{region}"] for row in rows], float)
+                axes.plot(each, places + shift + 0.09, shape, color=colour, mfc="none", ms=2.5, mew=0.7)
         axes.set(xlabel="score; bars: 95 % interval over patients", xlim=(-0.02, 1.02))
         figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=1)
         return figures.to_svg(figure)

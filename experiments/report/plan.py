@@ -34,6 +34,7 @@ class Plan:
         exact: what the exact training has other than the preset; nothing on real slices.
         small: network, images and budget of the small trainings on the cases of the exact one.
         small_phantom: the same for those on the phantom.
+        seeds: of the trainings with one fault after the other mended; each is the whole series once more.
         num_threads, num_workers: threads of the network; processes that prepare.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     exact: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=lambda: SMALL)
     small_phantom: Mapping[str, Any] = field(default_factory=lambda: {**SMALL, "image_size": 96})
+    seeds: tuple[int, ...] = (0,)
     num_threads: int = 0
     num_workers: int = 2
 

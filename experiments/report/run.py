@@ -4,7 +4,8 @@
     python experiments/report/run.py --phantom                      minutes, without any data
 
 Each stage writes `OUTPUT/stages/NAME.json` when it is done; the same command goes on after an interruption, also in
-the midst of a training. `--only` runs single stages, and what they need.
+the midst of a training. `--only` runs single stages, and what they need; `--seeds 0,1,2` mends one fault after the
+other three times over.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ def main() -> None:
     source.add_argument("--phantom", action="store_true", help="synthetic cases alone")
     parser.add_argument("--output", type=Path, help="data/report, or data/report-phantom")
     parser.add_argument("--only", default="", help="these stages and what they need, such as exact,labels")
+    parser.add_argument("--seeds", default="0", help="of the series of mended faults, from 0 on")
     parser.add_argument("--num_threads", type=int, default=0)
     parser.add_argument("--num_workers", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     runtime.set_environment()
-    size = {"num_threads": options.num_threads, "num_workers": options.num_workers}
+    seeds = tuple(map(int, options.seeds.split(",")))
+    size = {"seeds": seeds, "num_threads": options.num_threads, "num_workers": options.num_workers}
     if options.phantom:
         plan = phantom_plan(options.output or Path("data/report-phantom"), **size)
     else:
@@ -151,26 +154,28 @@ def _leakage_stages(plan: Plan) -> list[Stage]:
 def _mending_stages(plan: Plan) -> list[Stage]:
     """A stage a training, so that a kill costs no more than one."""
     import mending
-    from steps import TRAINED_STEPS, Step
+    from steps import TRAINED_STEPS, Step, stage_name
 
-    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str, step: Step) -> Stage:
+    def stage(source: str, folder: Path, size: Mapping[str, Any], needs: str, step: Step, seed: int) -> Stage:
+        seeded = {**size, "seed": seed} if seed else size
+
         def run(_: Results) -> Mapping[str, Any]:
             names = [path.name for path in folder.glob("case_*")]
             parts = mending.Parts.read(FOLD) if source == "thin" else mending.Parts.of_names(names)
-            options = {"cache": plan.output / "slices", "size": size, "num_threads": plan.num_threads}
+            options = {"cache": plan.output / "slices", "size": seeded, "num_threads": plan.num_threads}
             return mending.train_step(step, folder, parts, **options)
 
         return Stage(
-            name=f"mending_{source}_{step.name}",
-            title=f"small training, {step.title}",
+            name=stage_name(source, step, seed=seed),
+            title=f"small training on the {source} slices, {step.title}, seed {seed}",
             run=run,
-            settings={**size, **step.changes, "preparation": step.preparation, "by_patient": step.by_patient},
+            settings={**seeded, **step.changes, "preparation": step.preparation, "by_patient": step.by_patient},
             needs=(needs,),
         )
 
     sources = [("phantom", plan.phantom, plan.small_phantom, "phantom")]
     sources += [("thin", plan.thin, plan.small, "prepare")] if plan.thin else []
-    return [stage(*source, step) for source in sources for step in TRAINED_STEPS]
+    return [stage(*source, step, seed) for source in sources for seed in plan.seeds for step in TRAINED_STEPS]
 
 
 def checkpoints_of(plan: Plan, name: str, settings: Mapping[str, Any]) -> Path:

@@ -5,11 +5,11 @@ Every number comes from a result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pictures
-from steps import TRAINED_STEPS, series
+from steps import repeats, series
 from words import NamedPicture, Part, Result, Results, difference, interval, missing, num_shown, number, percent, told
 
 from kits_ml.config import TrainSettings
@@ -38,6 +38,13 @@ PRIVATE = "The segmentation shows a real patient, so it is only in the page of t
 CLIPPED_BEFORE = (
     "The real slices were clipped before they came here, so clipping has nothing to mend in this table: what lies "
     "between that row and the one above shows how far two small trainings differ by chance."
+)
+
+ONE_SEED_NOTE = "one seed each, so small steps mean nothing"
+
+SEEDS_NOTE = (
+    "a patient's Dice is the mean over the seeds, whose own means stand to the right, and what lies within their "
+    "spread means nothing"
 )
 
 FAR_APART = (
@@ -177,61 +184,69 @@ def leakage(results: Results) -> list[Part]:
 
 def mended(results: Results) -> list[Part]:
     """(e) One fault after the other mended."""
-    parts: list[Part] = []
-    for source, title in TITLES.items():
-        stages = {step.name: results.get(f"mending_{source}_{step.name}") for step in TRAINED_STEPS}
-        if not all(stages.values()):
-            continue
-        mended_rows = series(stages)
-        budget = _budget(mended_rows[0]["sizes"])
-        rows = [
-            [
-                row["title"],
-                number(row["as_reported"]["softmax"]),
-                number(row["as_reported"]["hardened"]),
-                percent(row["as_reported"]["pixel_error"]),
-                interval(row["test"]["dice_kidney"]),
-                interval(row["test"]["dice_tumour"]),
-            ]
-            for row in mended_rows
-        ]
-        first, last = mended_rows[0], mended_rows[-1]
-        words = (
-            f"On the {title}, from the first row to the last, MeanIoU on hard predictions goes from "
-            f"{number(first['as_reported']['hardened'])} to {number(last['as_reported']['hardened'])}; the kidney "
-            "Dice "
-            f"of held-out patients from {number(first['test']['dice_kidney']['mean'])} to "
-            f"{number(last['test']['dice_kidney']['mean'])}, the tumour's from "
-            f"{number(first['test']['dice_tumour']['mean'])} to {number(last['test']['dice_tumour']['mean'])}."
-        )
-        parts += [
-            Text(title="", paragraphs=[words]),
-            Table(
-                title="",
-                header=["training", "MeanIoU", "MeanIoU, hard", "wrong pixels", "kidney Dice", "tumour Dice"],
-                rows=rows,
-                note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
-                f"validation slices, with its own labels. Dice: of the {first['sizes']['num_test']} held-out "
-                f"patients, those who show the region ({num_shown(first['test']['dice_kidney'])} kidney, "
-                f"{num_shown(first['test']['dice_tumour'])} tumour), right labels, 95 % intervals; one seed each, so "
-                f"small steps mean nothing; {budget}." + (f" {CLIPPED_BEFORE}" if source == "thin" else ""),
-            ),
-            NamedPicture(
-                name=f"mending_{source}",
-                title="",
-                image=pictures.mending(mended_rows),
-                caption=f"The series on the {title}: {budget}; {first['sizes']['num_test']} held-out patients.",
-                alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in mended_rows}),
-            ),
-        ]
+    found = {source: repeats(results, source) for source in TITLES}
+    parts = [part for source, repeated in found.items() if repeated for part in _series_parts(source, repeated)]
     if not parts:
         return [missing("One fault after the other mended", "mending_phantom_sampling")]
     words = (
         "The same small training again and again. First the report's way with all its faults, then one more mended "
-        "in "
-        "each row. The left columns are what the report would have read; the right ones are what a new patient gets."
+        "in each row. The left columns are what the report would have read; the right ones are what a new patient "
+        "gets."
     )
     return [Text(title="One fault after the other mended", paragraphs=[words]), *parts]
+
+
+def _series_parts(source: str, repeated: Sequence[Mapping[str, Result]]) -> list[Part]:
+    rows, num_seeds = series(repeated), len(repeated)
+    budget = _budget(rows[0]["sizes"]) + (f", each {num_seeds} times with other seeds" if num_seeds > 1 else "")
+    num_test = rows[0]["sizes"]["num_test"]
+    header = ["training", "MeanIoU", "MeanIoU, hard", "wrong pixels", "kidney Dice", "tumour Dice"]
+    return [
+        Text(title="", paragraphs=[_first_to_last(TITLES[source], rows)]),
+        Table(
+            title="",
+            header=[*header, *(["kidney, by seed", "tumour, by seed"] if num_seeds > 1 else [])],
+            rows=[_mended_row(row) for row in rows],
+            note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
+            f"validation slices, with its own labels. Dice: of the {num_test} held-out patients, those who show the "
+            f"region ({num_shown(rows[0]['test']['dice_kidney'])} kidney, "
+            f"{num_shown(rows[0]['test']['dice_tumour'])} tumour), right labels, 95 % intervals over patients; "
+            f"{SEEDS_NOTE if num_seeds > 1 else ONE_SEED_NOTE}; {budget}."
+            + (f" {CLIPPED_BEFORE}" if source == "thin" else ""),
+        ),
+        NamedPicture(
+            name=f"mending_{source}",
+            title="",
+            image=pictures.mending(rows),
+            caption=f"The series on the {TITLES[source]}: {budget}; {num_test} held-out patients."
+            + (" Small hollow marks: one seed each." if num_seeds > 1 else ""),
+            alt=told("kidney Dice", {row["title"]: row["test"]["dice_kidney"]["mean"] for row in rows}),
+        ),
+    ]
+
+
+def _first_to_last(title: str, rows: Sequence[Result]) -> str:
+    first, last = rows[0], rows[-1]
+    return (
+        f"On the {title}, from the first row to the last, MeanIoU on hard predictions goes from "
+        f"{number(first['as_reported']['hardened'])} to {number(last['as_reported']['hardened'])}; the kidney Dice "
+        f"of held-out patients from {number(first['test']['dice_kidney']['mean'])} to "
+        f"{number(last['test']['dice_kidney']['mean'])}, the tumour's from "
+        f"{number(first['test']['dice_tumour']['mean'])} to {number(last['test']['dice_tumour']['mean'])}."
+    )
+
+
+def _mended_row(row: Result) -> list[str]:
+    reported, dice = row["as_reported"], [f"dice_{region}" for region in ("kidney", "tumour")]
+    cells = [
+        row["title"],
+        number(reported["softmax"]),
+        number(reported["hardened"]),
+        percent(reported["pixel_error"]),
+        *(interval(row["test"][name]) for name in dice),
+    ]
+    by_seed = [row["by_seed"][name] for name in dice]
+    return cells + [", ".join(number(one, 2) for one in values) for values in by_seed if len(values) > 1]
 
 
 def instead(results: Results) -> list[Part]:

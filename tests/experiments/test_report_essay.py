@@ -93,6 +93,15 @@ def test_a_series_is_shown_once_it_is_whole(found):
     assert table.rows[0][0] == "the report's way"
     assert [row[4][:5] for row in table.rows] == ["0.000", "0.100", "0.200", "0.300", "0.400", "0.500", "0.500"]
     assert "400 steps of 8" in picture.caption  # its budget
+    assert "one seed each" in table.note
+
+
+def test_several_seeds_stand_beside_their_mean(found):
+    again = {f"{name}_seed1": result for name, result in found.items() if name.startswith("mending_phantom")}
+    _, _, table, picture = training_chapters.mended({**found, **again})
+    assert table.header[-2:] == ["kidney, by seed", "tumour, by seed"]
+    assert table.rows[1][-2:] == ["0.10, 0.10", "0.10, 0.10"]
+    assert "each 2 times with other seeds" in picture.caption
 
 
 def test_real_patients_stay_out_of_what_is_published(written):

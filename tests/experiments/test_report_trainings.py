@@ -7,7 +7,7 @@ import pytest
 from leakage import GROUPS, crossed_groups, summarise_leak
 from mending import Parts, split_slices
 from readings import WAYS, read_rule, read_ways
-from steps import STEPS, TRAINED_STEPS, series
+from steps import STEPS, TRAINED_STEPS, repeats, series, stage_name
 
 from kits_ml.evaluation.misreading import misread_iou_of_background
 from kits_ml.training.batches import SliceArrays
@@ -79,11 +79,41 @@ def test_a_step_mends_one_fault_more():
         assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
 
 
+def _said(kidney: dict[str, float | None], hardened: float) -> dict:
+    shown = [one for one in kidney.values() if one is not None]
+    return {
+        "as_reported": {"hardened": hardened},
+        "test": {"dice_kidney": {"mean": sum(shown) / len(shown)}},
+        "test_by_case": {case: {"dice_kidney": one} for case, one in kidney.items()},
+    }
+
+
 def test_the_choice_of_weights_needs_no_training():
-    results = {step.name: {"last": {"is": "last"}, "best": {"is": "best"}, "sizes": {}} for step in TRAINED_STEPS}
-    rows = series(results)
-    assert [row["is"] for row in rows] == ["last"] * 6 + ["best"]
+    last, best = _said({"a": 0.25}, 0.9), _said({"a": 0.75}, 0.95)
+    rows = series([{step.name: {"last": last, "best": best, "sizes": {}} for step in TRAINED_STEPS}])
+    assert [row["test"]["dice_kidney"]["mean"] for row in rows] == [0.25] * 6 + [0.75]
     assert [row["name"] for row in rows] == [step.name for step in STEPS]
+
+
+def test_a_patient_s_dice_is_the_mean_over_the_seeds():
+    one, other = _said({"a": 0.2, "b": 0.4, "c": None}, 0.9), _said({"b": 0.8, "a": 0.4, "c": None}, 1.0)
+    found = [
+        {step.name: {"last": said, "best": said, "sizes": {}} for step in TRAINED_STEPS} for said in (one, other)
+    ]
+    row = series(found)[0]
+    # patients 0.3 and 0.6; the third does not show the region
+    dice = row["test"]["dice_kidney"]
+    assert (dice["mean"], dice["num_cases"], dice["num_undefined"]) == (pytest.approx(0.45), 3, 1)
+    assert (dice["ci_low"], dice["ci_high"]) == (pytest.approx(0.3), pytest.approx(0.6))
+    assert row["by_seed"]["dice_kidney"] == pytest.approx([0.3, 0.6])
+    assert row["as_reported"]["hardened"] == pytest.approx(0.95)
+
+
+def test_a_seed_counts_once_its_series_is_whole():
+    results = {stage_name("thin", step, seed=seed): {"seed": seed} for step in TRAINED_STEPS for seed in (0, 1)}
+    results[stage_name("thin", TRAINED_STEPS[0], seed=2)] = {"seed": 2}
+    assert [one["report"]["seed"] for one in repeats(results, "thin")] == [0, 1]
+    assert repeats(results, "phantom") == []
 
 
 def test_all_ways_are_read_of_the_same_patients():
