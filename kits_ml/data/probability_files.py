@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from kits_ml.data import volumes
-from kits_ml.labels import LABEL_NAMES
+from kits_ml.labels import LABEL_NAMES, NUM_CLASSES
 
 #: A stored 255 is probability 1; the header says so to every reader.
 SLOPE = 1 / 255
@@ -16,22 +17,24 @@ SLOPE = 1 / 255
 _BLOCK_BYTES = 1 << 24
 
 
-def write_probabilities(path: str | Path, foreground: np.ndarray, geometry: volumes.Geometry) -> None:
+def write_probabilities(path: str | Path, foreground: Callable[[], np.ndarray], geometry: volumes.Geometry) -> None:
     """Writes the probabilities of all classes on the geometry's grid; the file appears whole or not at all.
 
     Args:
         path: ends in `.nii.gz` or `.nii`.
-        foreground: `(classes - 1, slices, rows, columns)` uint8, 255 for probability 1: kidney, tumour. Background
-            is what is left of 255.
+        foreground: gives `(classes - 1, slices, rows, columns)` uint8, 255 for probability 1: kidney, tumour.
+            Background is what is left of 255. It is asked again for each block that is written, so that a file that
+            is mapped need not stay so.
         geometry: the grid to write on.
 
     Raises:
         ValueError: a shape that does not fit.
     """
-    stored = [geometry.to_file(one) for one in foreground]
-    if {one.shape for one in stored} != {tuple(geometry.shape)}:
-        raise ValueError(f"probabilities of shape {foreground.shape} do not fit the grid {geometry.shape}")
-    shape = (*geometry.shape, len(stored) + 1)
+    given = foreground().shape
+    grid = geometry.to_file(np.broadcast_to(np.uint8(0), given[1:])).shape
+    if (given[0], *grid) != (NUM_CLASSES - 1, *geometry.shape):
+        raise ValueError(f"probabilities of shape {given} do not fit the grid {geometry.shape}")
+    shape = (*geometry.shape, NUM_CLASSES)
     header = volumes.image_on_grid(np.broadcast_to(np.uint8(0), shape), geometry).header
     header["descrip"] = f"probabilities: {', '.join(LABEL_NAMES.values())}"
     header["cal_max"] = 1
@@ -40,9 +43,9 @@ def write_probabilities(path: str | Path, foreground: np.ndarray, geometry: volu
     with volumes.open_to_write(Path(path)) as stream:
         stream.write(header.binaryblock)
         stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
-        for label in range(len(stored) + 1):
+        for label in range(NUM_CLASSES):
             for part in _blocks(geometry.shape):
-                shown = [one[..., part] for one in stored]
+                shown = [geometry.to_file(one)[..., part] for one in foreground()]
                 stream.write((shown[label - 1] if label else _background(shown)).tobytes(order="F"))
 
 

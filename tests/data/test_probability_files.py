@@ -31,13 +31,14 @@ def test_written_and_read(tmp_path, monkeypatch, codes, suffix, cls):
     nib.save(cls(np.asarray(turned.dataobj), turned.affine), tmp_path / "scan.nii")
     geometry = volumes.read_geometry(tmp_path / "scan.nii")
 
-    kept, inside = PackedProbabilities(SHAPE), (slice(1, 5), slice(2, 5))
+    inside = (slice(1, 5), slice(2, 5))
     expected = np.zeros((*SHAPE, 3))
     expected[..., 0] = 1
-    for index, one in enumerate(_kept()):
-        kept(index, inside, one)
-        expected[index][inside] = np.moveaxis(one, 0, -1)
-    write_probabilities(tmp_path / f"p{suffix}", kept.foreground, geometry)
+    with PackedProbabilities(SHAPE, tmp_path) as kept:
+        for index, one in enumerate(_kept()):
+            kept(index, inside, one)
+            expected[index][inside] = np.moveaxis(one, 0, -1)
+        write_probabilities(tmp_path / f"p{suffix}", kept.foreground, geometry)
 
     found = nib.load(tmp_path / f"p{suffix}")
     assert type(found) is cls
@@ -53,6 +54,8 @@ def test_written_and_read(tmp_path, monkeypatch, codes, suffix, cls):
 
 
 def test_another_grid_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="do not fit the grid"):
-        write_probabilities(tmp_path / "p.nii", np.zeros((2, 4, 5, 6)), volumes.kits_geometry(SHAPE, (1, 1, 1)))
+    geometry = volumes.kits_geometry(SHAPE, (1, 1, 1))
+    for shape in ((2, 4, 5, 6), (3, *SHAPE)):
+        with pytest.raises(ValueError, match="do not fit the grid"):
+            write_probabilities(tmp_path / "p.nii", lambda shape=shape: np.zeros(shape), geometry)
     assert not list(tmp_path.iterdir())
