@@ -11,7 +11,9 @@ label map. The weights are those of a minute on squares in noise: what they find
 Every measurement is a fresh process, and the ways take turns in each round; the figures are medians over the rounds.
 "Each scan" is the second one of a process, with the model loaded and the network traced; "first scan" is traced on
 the way. "A command" is a process from its start to its end: `python -m kits_ml predict`, and for MONAI a script with
-that pipeline and nothing else (its network's weights from a `.pt` file).
+that pipeline and nothing else (its network's weights from a `.pt` file). `kits_ml, openvino` is `--engine openvino`
+on the same network's ONNX file. The two label maps differ at edges: ours averages probabilities on the scan's grid,
+MONAI's inverse takes the nearest.
 """
 
 from __future__ import annotations
@@ -55,13 +57,16 @@ def make_models(image: Path, scratch: Path) -> Seconds:
     from throughput import keras_model, trained_weights
 
     from kits_ml.config import PreprocessingSettings
+    from kits_ml.inference.engines import ONNX_FILE
     from kits_ml.inference.predictor import Predictor
+    from kits_ml.models.onnx_export import export_onnx
 
     options = argparse.Namespace(device="cpu", image_size=IMAGE_SIZE, base_filters=FILTERS)
     weights = trained_weights(options)
     model = keras_model(options, "float32")
     model.set_weights(weights)
     Predictor(model, PreprocessingSettings(image_size=IMAGE_SIZE)).save(scratch / MODEL)
+    export_onnx(model, scratch / MODEL / ONNX_FILE)
     torch.save(torch_twin(model, base_filters=FILTERS), scratch / TWIN)
     return {}
 
@@ -91,7 +96,7 @@ def floor(image: Path, scratch: Path) -> Seconds:
     return {"unpacking": timed(lambda: unpack(image, "rb").read()), "forward": timed(forward)}
 
 
-def ours(image: Path, scratch: Path) -> Seconds:
+def ours(image: Path, scratch: Path, *, engine: str = "keras") -> Seconds:
     """The package, in a process that goes on."""
     from kits_ml.config import PredictSettings
     from kits_ml.workflows import predict
@@ -99,7 +104,7 @@ def ours(image: Path, scratch: Path) -> Seconds:
 
     output = scratch / "ours.nii.gz"
     settings = PredictSettings(
-        model=str(scratch / MODEL), image=str(image), output=str(output), batch_size=BATCH_SIZE
+        model=str(scratch / MODEL), image=str(image), output=str(output), batch_size=BATCH_SIZE, engine=engine
     )
     segmenter, outputs = load_segmenter(settings.model, settings), predict.outputs_of(settings)
 
@@ -109,11 +114,11 @@ def ours(image: Path, scratch: Path) -> Seconds:
     return {"first scan": timed(one), "each scan": timed(one)}
 
 
-def our_command(image: Path, scratch: Path) -> Seconds:
+def our_command(image: Path, scratch: Path, *, engine: str = "keras") -> Seconds:
     """The package's command."""
     command = [sys.executable, "-m", "kits_ml", "predict", "--overwrite", "true", "--image", str(image)]
     command += ["--model", str(scratch / MODEL), "--output", str(scratch / "ours.nii.gz")]
-    command += ["--batch_size", str(BATCH_SIZE)]
+    command += ["--batch_size", str(BATCH_SIZE), "--engine", engine]
     return {"command": timed(lambda: subprocess.run(command, check=True, capture_output=True))}
 
 
@@ -151,6 +156,8 @@ WAYS: dict[str, Callable[[Path, Path], Seconds]] = {
     "floor": floor,
     "kits_ml": ours,
     "kits_ml, command": our_command,
+    "kits_ml, openvino": lambda image, scratch: ours(image, scratch, engine="openvino"),
+    "kits_ml, openvino, command": lambda image, scratch: our_command(image, scratch, engine="openvino"),
     "MONAI, float32": monai,
     "MONAI, float32, command": monai_command,
     "MONAI, channels last": lambda image, scratch: monai(image, scratch, channels_last=True),
@@ -186,22 +193,27 @@ def report(found: dict[str, list[Seconds]], scratch: Path) -> list[str]:
 
     unpacking, forward = median("floor", "unpacking"), median("floor", "forward")
     least = unpacking + forward
-    each, command = median("kits_ml", "each scan"), median("kits_ml, command", "command")
-    theirs = {way: median(way, "each scan") for way in found if way.startswith("MONAI") and "command" not in way}
+    ways = [way for way in found if way != "floor" and "command" not in way]
+    each = {way: median(way, "each scan") for way in ways}
+    commands = {way: median(f"{way}, command", "command") for way in ways if f"{way}, command" in found}
+    theirs = {way: seconds for way, seconds in each.items() if way.startswith("MONAI")}
     rows = ["| | first scan, s | each scan, s | command, s |", "|---|--:|--:|--:|"]
     rows.append(f"| floor: unpacking {unpacking:.2f} s, forward passes {forward:.2f} s | | {least:.2f} | |")
-    for way in ("kits_ml", *theirs):
-        cells = [median(way, "first scan"), median(way, "each scan")]
-        cells.append(median(f"{way}, command", "command") if f"{way}, command" in found else None)
+    for way in ways:
+        cells = [median(way, "first scan"), each[way], commands.get(way)]
         rows.append(f"| {way} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
     fastest = min(theirs, key=theirs.get)
     return [
         *rows,
         "",
-        f"- Each scan takes **{each / least:.2f}** times the floor; the command takes {command - least:.1f} s more.",
-        f"- MONAI's pipeline takes **{theirs['MONAI, float32'] / each:.2f}** times as long as ours in float32; "
-        f"at its fastest ({fastest}) {theirs[fastest] / each:.2f} times; as a command "
-        f"{median('MONAI, float32, command', 'command') / command:.2f} times.",
+        *(
+            f"- {way}: each scan takes **{each[way] / least:.2f}** times the floor; a command, with its process, "
+            f"takes **{commands[way] - each[way]:.1f} s** more than that."
+            for way in ("kits_ml", "kits_ml, openvino")
+        ),
+        f"- MONAI's pipeline takes **{theirs['MONAI, float32'] / each['kits_ml']:.2f}** times as long as ours, "
+        f"both in float32; at its fastest ({fastest}) {theirs[fastest] / each['kits_ml']:.2f} times; as a command "
+        f"{commands['MONAI, float32'] / commands['kits_ml']:.2f} times.",
         f"- Both label maps agree on {agreement(scratch):.4%} of the voxels.",
     ]
 

@@ -24,12 +24,12 @@ from kits_ml.labels import BACKGROUND, KIDNEY, TUMOUR
 Spacing = Sequence[float]
 
 
-def postprocess(label_map: np.ndarray, *, spacing_mm: Spacing, settings: PostprocessingSettings) -> np.ndarray:
+def postprocess(label_map: np.ndarray, *, spacing_mm: Spacing | None, settings: PostprocessingSettings) -> np.ndarray:
     """Cleans a label map.
 
     Args:
         label_map: `(slices, rows, columns)` with values 0, 1, 2.
-        spacing_mm: distance between slices, rows and columns.
+        spacing_mm: distance between slices, rows and columns; None will do where there is nothing to do.
         settings: what to do; with the defaults, nothing.
 
     Returns:
@@ -39,6 +39,10 @@ def postprocess(label_map: np.ndarray, *, spacing_mm: Spacing, settings: Postpro
     Raises:
         InputError: not three axes, no spacing.
     """
+    if spacing_mm is None:
+        if is_off(settings):
+            return label_map
+        raise InputError("spacing_mm: found none, expected three distances in mm; there is post-processing to do")
     if label_map.ndim != 3 or len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
         raise InputError(
             f"label map of shape {label_map.shape} with spacing {tuple(spacing_mm)} mm: expected three axes "
@@ -69,22 +73,6 @@ def settings_of(description: Mapping[str, Any], *, source: str) -> Postprocessin
         InputError: settings that are not known here.
     """
     return PostprocessingSettings.from_mapping(description.get("postprocessing") or {}, source=f"{source}: stored")
-
-
-def postprocess_as_stored(
-    label_map: np.ndarray, *, spacing_mm: Spacing, description: Mapping[str, Any]
-) -> np.ndarray:
-    """Cleans a label map as its model's description says; see `postprocess`.
-
-    Raises:
-        InputError: there is post-processing, and no spacing.
-    """
-    settings = settings_of(description, source="model")
-    if is_off(settings):
-        return label_map
-    if not len(spacing_mm):
-        raise InputError("spacing_mm: found none, expected three distances in mm; the model stores post-processing")
-    return postprocess(label_map, spacing_mm=spacing_mm, settings=settings)
 
 
 def _fill_holes(label_map: np.ndarray, *, spacing_mm: Spacing, settings: PostprocessingSettings) -> None:

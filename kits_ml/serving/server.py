@@ -18,8 +18,8 @@ from kits_ml.serving.app import create_app
 from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
 from kits_ml.serving.service import Service
-from kits_ml.tracking import registry
-from kits_ml.workflows.segmenters import load_segmenter, split_addresses
+from kits_ml.tracking import addresses
+from kits_ml.workflows.segmenters import load_segmenter
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ def serve(settings: ServeSettings) -> None:
     Raises:
         InputError: no such model.
     """
-    for address in split_addresses(settings.model):
-        read_description(registry.local_folder(address))  # a model that is not there is told at once
+    for address in addresses.split_addresses(settings.model):
+        read_description(addresses.local_folder(address))  # a model that is not there is told at once
     if settings.engine == "keras":  # here rather than beside the first requests, and what is wrong is told at once
         runtime.configure(num_threads=settings.num_threads)
     metrics = Metrics()
     champion = Champion(
-        find=lambda: ",".join(map(registry.pinned, split_addresses(settings.model))),
+        find=lambda: ",".join(map(addresses.pinned, addresses.split_addresses(settings.model))),
         load=lambda address: _load(address, settings),
         poll_seconds=settings.poll_seconds,
         loaded=metrics.loaded,

@@ -100,7 +100,7 @@ def _usage(card: Card) -> str:
         "## How to load\n\n"
         f'- `mlflow.pyfunc.load_model("models:/{card.name}@champion")`: HU array in, label map out; parameters '
         "`orientation`, `spacing_mm`, `probabilities`\n"
-        f'- `kits_ml.load("models:/{card.name}@champion")`: the same in Python, for `(slices, rows, columns)`\n'
+        f'- `kits_ml.load("models:/{card.name}@champion")`: the same in Python, for files, DICOM folders and arrays\n'
         "- `artifacts/model/model.keras`, the plain Keras model, and `model.json`, its preparation\n"
         f"- {onnx}"
     )

@@ -44,21 +44,20 @@ class KitsModel(PythonModel):
         """
         from kits_ml.data.orientation import reorient, reorient_spacing
         from kits_ml.data.volumes import HOUSE_ORIENTATION
-        from kits_ml.inference.postprocessing import postprocess_as_stored
+        from kits_ml.inference.postprocessing import postprocess, settings_of
         from kits_ml.inference.probabilities import ProbabilityMap
 
         given = params or {}
         orientation = given.get("orientation", HOUSE_ORIENTATION)
-        spacing_mm = list(given.get("spacing_mm", ()))
+        spacing_mm = list(given.get("spacing_mm", ())) or None
         image = reorient(model_input, source=orientation, target=HOUSE_ORIENTATION)
         if spacing_mm:
             spacing_mm = reorient_spacing(spacing_mm, source=orientation, target=HOUSE_ORIENTATION)
         seen = ProbabilityMap(image.shape) if given.get("probabilities") else None
-        label_map = self.predictor.segment(image, spacing_mm=spacing_mm or None, observe=seen)
+        label_map = self.predictor.segment(image, spacing_mm=spacing_mm, observe=seen)
         if seen is None:
-            label_map = postprocess_as_stored(
-                label_map, spacing_mm=spacing_mm, description=self.predictor.description
-            )
+            stored = settings_of(self.predictor.description, source="model")
+            label_map = postprocess(label_map, spacing_mm=spacing_mm, settings=stored)
             return np.ascontiguousarray(reorient(label_map, source=HOUSE_ORIENTATION, target=orientation))
         return np.stack([reorient(one, source=HOUSE_ORIENTATION, target=orientation) for one in seen.array])
 

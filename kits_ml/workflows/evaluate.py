@@ -27,9 +27,9 @@ from kits_ml.evaluation.measured import measure_case
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import MODEL_FILE, Predictor
 from kits_ml.inference.segmenting import Observer
-from kits_ml.tracking import registry, runs
+from kits_ml.tracking import addresses, runs
 from kits_ml.workflows.report import Evaluated, Loader, ShownCase, log_evaluation, write_evaluation
-from kits_ml.workflows.segmenters import Segmenter, load_segmenter, members_of, split_addresses
+from kits_ml.workflows.segmenters import Segmenter, load_segmenter, members_of
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _by_model(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict
     output = Path(settings.output)
     scored, failures = score_model(segmenter, cases, output=output)
     case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
-    versions = [registry.version_of(address) for address in split_addresses(settings.model)]
+    versions = [addresses.version_of(address) for address in addresses.split_addresses(settings.model)]
     facts = {
         "model": settings.model,
         "model version": ", ".join(filter(None, versions)) or None,

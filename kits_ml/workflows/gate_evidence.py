@@ -17,7 +17,7 @@ from kits_ml.evaluation import tables
 from kits_ml.evaluation.evidence import Evidence, write_evaluation_json
 from kits_ml.evaluation.gate import Gathered
 from kits_ml.inference.predictor import Predictor, read_description
-from kits_ml.tracking import champions, registry
+from kits_ml.tracking import addresses, champions
 from kits_ml.tracking.evidence import evidence_tag, find_evidence
 from kits_ml.workflows.evaluate import score_model, select_unseen
 from kits_ml.workflows.segmenters import Segmenter, as_stored
@@ -37,7 +37,7 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
     seen: dict[str, Set[str]] = {}
     unknown, obstacles = [], []
     for who, version in versions.items():
-        description = read_description(registry.local_folder(_uri(version)))
+        description = read_description(addresses.local_folder(_uri(version)))
         seen[who] = set(description.get("seen_cases", {}).values())
         parent = description.get("init_from")
         if "seen_cases" not in description or (parent and not parent["seen_cases_known"]):
@@ -65,7 +65,7 @@ def _score_missing(
     predictors = {}
     for who, version in versions.items():
         if who == "champion" or own is None:
-            folder = registry.local_folder(_uri(version))
+            folder = addresses.local_folder(_uri(version))
             predictors[who] = Predictor.load(folder, batch_size=settings.batch_size)
             before = len(cases)
             cases = select_unseen(cases, predictors[who])

@@ -12,7 +12,7 @@ import kits_ml
 from kits_ml import runtime
 from kits_ml.config import InfoSettings
 from kits_ml.inference.predictor import read_description
-from kits_ml.tracking import registry, runs
+from kits_ml.tracking import addresses, registry, runs
 
 PACKAGES = ("tensorflow", "keras", "monai", "mlflow", "optuna", "nibabel", "numpy")
 
@@ -24,7 +24,7 @@ def info(settings: InfoSettings) -> dict[str, Any]:
         InputError: an unknown model, or a tracking server that does not answer.
     """
     if settings.model is not None:
-        description = read_description(registry.local_folder(settings.model))
+        description = read_description(addresses.local_folder(settings.model))
         seen = {
             name: f"{len(description[name])} cases" for name in ("seen_cases", "seen_slices") if name in description
         }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kits_ml import figures, files
+from kits_ml import files
 from kits_ml.config import PredictSettings
 from kits_ml.data import images, volumes
 from kits_ml.data.dicom_seg import write_dicom_seg
@@ -20,7 +21,6 @@ from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
 from kits_ml.inference.quality import assess
-from kits_ml.inference.quality_page import render_page
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
@@ -142,16 +142,16 @@ def predict_scan(
         InputError: a scan that cannot be used, or a label map that is not as it was written.
     """
     started = time.monotonic()
-    packed = PackedProbabilities(image.array.shape) if outputs.probabilities else None
     meter = UncertaintyMeter(image.array.shape) if outputs.report or outputs.page else None
-    try:
-        label_map = segmenter.segment(
-            image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed, meter)
-        )
-    except InputError as error:
-        raise InputError(f"{image.path}: {error}") from error
-    if packed is not None:
-        write_probabilities(outputs.probabilities, packed.foreground, image.geometry)
+    with _packed(outputs, image) as packed:
+        try:
+            label_map = segmenter.segment(
+                image.array, spacing_mm=image.spacing_mm, progress=progress, observe=observe_all(packed, meter)
+            )
+        except InputError as error:
+            raise InputError(f"{image.path}: {error}") from error
+        if packed is not None:
+            write_probabilities(outputs.probabilities, packed.foreground, image.geometry)
     volumes_ml = region_volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
@@ -165,6 +165,13 @@ def predict_scan(
         write_dicom_seg(outputs.dicom_seg, label_map, image, algorithm_name=f"kits_ml {name}")
     write_verified(outputs.output, label_map, image.geometry)
     return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+
+
+def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[PackedProbabilities | None]:
+    """Where probabilities are kept until they are written, beside their file; None where nobody asks for them."""
+    if outputs.probabilities is None:
+        return nullcontext()
+    return PackedProbabilities(image.array.shape, outputs.probabilities.parent)
 
 
 def _write_quality(
@@ -182,6 +189,8 @@ def _write_quality(
     if outputs.report:
         files.write_json(outputs.report, report.to_dict())
     if outputs.page:
+        from kits_ml.inference.quality_page import render_page  # draws: half a second of imports
+
         page = render_page(
             report,
             image.array,
@@ -195,6 +204,8 @@ def _write_quality(
 
 
 def _write_overlay(path: Path, image: volumes.Volume, label_map: np.ndarray, volumes_ml: Mapping[str, float]) -> None:
+    from kits_ml import figures  # half a second of imports
+
     title = ", ".join(f"{region} {value:.0f} ml" for region, value in volumes_ml.items())
     figure = figures.overlay_of_case(
         image.array, None, label_map, spacing_mm=image.spacing_mm, title=f"{image.path.name}\n{title}"

@@ -16,7 +16,7 @@ from kits_ml.errors import InputError
 from kits_ml.evaluation import gate, gate_checks, gate_report, selftest, subjects
 from kits_ml.evaluation.gate import Decision
 from kits_ml.evaluation.gate_checks import CleanRun
-from kits_ml.tracking import champions, registry, runs
+from kits_ml.tracking import addresses, champions, registry, runs
 from kits_ml.tracking.champions import Standing
 from kits_ml.tracking.clean_process import run_clean
 from kits_ml.workflows.gate_evidence import gather
@@ -81,7 +81,7 @@ def pass_gate(settings: PromoteSettings, *, measure: Callable[..., CleanRun | st
     measured = gate_checks.Measured(
         selftest=selftest.readings(subjects.metrics_in_use()),
         clean=measure(
-            registry.mlflow_folder(f"models:/{settings.model}/{number}"),
+            addresses.mlflow_folder(f"models:/{settings.model}/{number}"),
             num_slices=settings.check_slices,
             timeout_s=settings.check_timeout_s,
         ),

@@ -9,18 +9,48 @@ import numpy as np
 
 from kits_ml import runtime
 from kits_ml.config import InferenceSettings, PostprocessingSettings, SegmentationSettings
+from kits_ml.data.images import read_image
 from kits_ml.data.partial import sha256_of
+from kits_ml.data.verification import write_verified
+from kits_ml.data.volumes import Volume
 from kits_ml.errors import InputError
 from kits_ml.inference import postprocessing
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import DESCRIPTION_FILE, MODEL_FILE, Predictor
 from kits_ml.inference.segmenting import Observer
-from kits_ml.tracking import registry
+from kits_ml.labels import region_volumes_ml
+from kits_ml.tracking import addresses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """What was found in a scan.
+
+    Attributes:
+        label_map: `(slices, rows, columns)` uint8: 0 background, 1 kidney, 2 tumour.
+        scan: what was read.
+    """
+
+    label_map: np.ndarray
+    scan: Volume
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each region, millilitres; the tumour is part of the kidney."""
+        return region_volumes_ml(self.label_map, self.scan.spacing_mm)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the label map on the scan's grid as `.nii.gz` or `.nii`, and reads it back.
+
+        Raises:
+            InputError: it is not as it was written, and was removed.
+        """
+        write_verified(path, self.label_map, self.scan.geometry)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmenter:
-    """What segments a scan.
+    """What segments scans.
 
     Attributes:
         network: one network with its preparation, or several.
@@ -36,13 +66,34 @@ class Segmenter:
         self,
         image: np.ndarray,
         *,
-        spacing_mm: tuple[float, float, float],
+        spacing_mm: tuple[float, float, float] | None = None,
         progress: str | None = None,
         observe: Observer | None = None,
     ) -> np.ndarray:
-        """Segments and cleans; see `Predictor.segment`. What is observed is from before the cleaning."""
+        """Segments and cleans a volume; see `Predictor.segment`. What is observed is from before the cleaning.
+
+        Raises:
+            InputError: as there, or there is post-processing to do and no spacing.
+        """
         label_map = self.network.segment(image, spacing_mm=spacing_mm, progress=progress, observe=observe)
         return postprocessing.postprocess(label_map, spacing_mm=spacing_mm, settings=self.postprocessing)
+
+    def segment_scan(self, path: str | Path, *, progress: str | None = None) -> Segmentation:
+        """Reads, segments and cleans a scan of any orientation and spacing.
+
+        Args:
+            path: a NIfTI file or a folder of DICOM slices.
+            progress: what the progress bar says; without, there is none.
+
+        Raises:
+            InputError: a scan that cannot be read or used.
+        """
+        scan = read_image(path)
+        try:
+            label_map = self.segment(scan.array, spacing_mm=scan.spacing_mm, progress=progress)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return Segmentation(label_map=label_map, scan=scan)
 
     def digests(self) -> list[str]:
         """SHA-256 of each model's files, hexadecimal."""
@@ -53,27 +104,22 @@ def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
     """Loads what an address names, and configures the process for it.
 
     Args:
-        model: addresses as for `registry.local_folder`, divided by commas.
+        model: addresses as for `addresses.local_folder`, divided by commas.
         settings: how it is used.
 
     Raises:
         InputError: an unknown model, one that is there twice, models that do not go together.
     """
-    folders = local_folders(model)
+    folders = addresses.local_folders(model)
     network = load_network(folders, settings)
     return Segmenter(network=network, postprocessing=choose_postprocessing(network, settings), folders=folders)
-
-
-def local_folders(model: str) -> tuple[Path, ...]:
-    """The folder of each model of an address, see `registry.local_folder`."""
-    return tuple(registry.local_folder(address) for address in split_addresses(model))
 
 
 def load_network(folders: tuple[Path, ...], settings: InferenceSettings) -> Predictor | Ensemble:
     """Loads one model, or several as an ensemble, and configures the process for Keras where that runs them.
 
     Args:
-        folders: at least one; see `registry.local_folder`.
+        folders: at least one; see `addresses.local_folder`.
         settings: how they are used.
     """
     if settings.engine == "keras":
@@ -89,21 +135,6 @@ def load_network(folders: tuple[Path, ...], settings: InferenceSettings) -> Pred
         for folder in folders
     ]
     return members[0] if len(members) == 1 else Ensemble(members)
-
-
-def split_addresses(model: str) -> list[str]:
-    """The addresses of one or several models.
-
-    Raises:
-        InputError: an empty one, or one that is there twice.
-    """
-    addresses = [one.strip() for one in model.split(",")]
-    if not all(addresses):
-        raise InputError(f"model: found {model!r}, expected addresses divided by single commas")
-    twice = {one for one in addresses if addresses.count(one) > 1}
-    if twice:
-        raise InputError(f"model: found {', '.join(sorted(twice))} more than once, expected each model once")
-    return addresses
 
 
 def choose_postprocessing(network: Predictor | Ensemble, settings: SegmentationSettings) -> PostprocessingSettings:

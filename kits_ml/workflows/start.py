@@ -10,7 +10,7 @@ import keras
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
-from kits_ml.tracking import registry
+from kits_ml.tracking import addresses
 from kits_ml.training import warm_start
 from kits_ml.training.devices import check_devices
 from kits_ml.training.warm_start import Parent
@@ -46,7 +46,7 @@ def start_from(model: keras.Model, settings: TrainSettings) -> Parent | None:
     if source is None:
         return None
     is_file = ":/" not in source and source.endswith(warm_start.KERAS_SUFFIX)
-    path = Path(source) if is_file else registry.local_folder(source)
+    path = Path(source) if is_file else addresses.local_folder(source)
     return warm_start.start_from(model, path, source=source, settings=settings)
 
 

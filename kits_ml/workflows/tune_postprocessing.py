@@ -23,10 +23,10 @@ from kits_ml.data import images, volumes
 from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation import folders, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
-from kits_ml.tracking import registry, runs
+from kits_ml.tracking import addresses, registry, runs
 from kits_ml.workers import run_cases
 from kits_ml.workflows.packaging import EVALUATION_FOLDER, input_example_of
-from kits_ml.workflows.segmenters import load_network, local_folders
+from kits_ml.workflows.segmenters import load_network
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
     output = Path(settings.output)
     if (output / EFFECTS_CSV).exists() and not settings.overwrite:
         raise InputError(f"{output / EFFECTS_CSV}: exists; expected a new folder, or --overwrite true")
-    models = local_folders(settings.model)
+    models = addresses.local_folders(settings.model)
     if settings.store and (len(models) > 1 or Path(settings.store).exists()):
         raise InputError(f"store: found {settings.store}, expected a new folder, and one model")
     cases = {case.name: case for case in case_files.find_cases(settings.data)}

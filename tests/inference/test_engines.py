@@ -48,8 +48,8 @@ def test_a_scan_is_segmented_without_tensorflow(folder, engine, tmp_path):
     script = (
         "import sys, numpy as np\n"
         "import kits_ml\n"
-        f"predictor = kits_ml.load({str(folder)!r}, engine={engine!r})\n"
-        f"np.save({str(tmp_path / 'found.npy')!r}, predictor.segment(np.load({str(tmp_path / 'image.npy')!r})))\n"
+        f"segmenter = kits_ml.load({str(folder)!r}, engine={engine!r})\n"
+        f"np.save({str(tmp_path / 'found.npy')!r}, segmenter.segment(np.load({str(tmp_path / 'image.npy')!r})))\n"
         "print(sorted({'tensorflow', 'keras', 'torch', 'monai'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

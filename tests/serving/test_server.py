@@ -21,7 +21,7 @@ def network(monkeypatch):
         return label_map
 
     found = SimpleNamespace(segment=segment, description={"training": {"num_cases": 5}})
-    monkeypatch.setattr(segmenters.registry, "local_folder", lambda address: address)
+    monkeypatch.setattr(segmenters.addresses, "local_folder", lambda address: address)
     monkeypatch.setattr(segmenters, "load_network", lambda folders, settings: found)
     return found
 

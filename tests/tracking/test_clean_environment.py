@@ -11,7 +11,7 @@ import pytest
 from kits_ml.config import PreprocessingSettings
 from kits_ml.evaluation.gate_checks import CleanRun
 from kits_ml.inference.predictor import Predictor
-from kits_ml.tracking import registry
+from kits_ml.tracking import addresses, registry
 from kits_ml.tracking.clean_process import ORIENTATIONS, run_clean
 from tests.conftest import body
 
@@ -29,7 +29,7 @@ def folder(client, tmp_path):
         uri = registry.log_model(
             tmp_path / "model", input_example=body()[0].astype(np.float32), spacing_mm=(3.0, 0.8, 0.8)
         )
-    return registry.mlflow_folder(f"models:/{registry.register(uri, 'kits-unet').name}/1")
+    return addresses.mlflow_folder(f"models:/{registry.register(uri, 'kits-unet').name}/1")
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's, of its own code

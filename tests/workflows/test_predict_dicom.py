@@ -28,7 +28,7 @@ class _Bright:
 @pytest.fixture
 def series(tmp_path, monkeypatch):
     monkeypatch.setattr(segmenters, "Predictor", _Bright)
-    monkeypatch.setattr(segmenters.registry, "local_folder", lambda model: tmp_path)
+    monkeypatch.setattr(segmenters.addresses, "local_folder", lambda model: tmp_path)
     monkeypatch.setattr(segmenters.runtime, "configure", lambda num_threads: None)
     ds = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
     (tmp_path / "ct").mkdir()

@@ -1,25 +1,45 @@
-"""Addresses of models, and whose post-processing is used; the networks are functions."""
+"""Models by their addresses, and whose post-processing is used; the networks are functions."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+import kits_ml
 from kits_ml.config import EvaluateSettings, PredictSettings, PreprocessingSettings
+from kits_ml.data import volumes
 from kits_ml.errors import InputError
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.workflows.predict import outputs_of
-from kits_ml.workflows.segmenters import load_segmenter, split_addresses
+from kits_ml.workflows.segmenters import load_segmenter
 from tests.conftest import body
 
 FILES = {"image": "scan.nii.gz", "output": "seg.nii.gz"}
 
 
-def test_several_addresses():
-    assert split_addresses("models:/a@champion") == ["models:/a@champion"]
-    assert split_addresses("models:/a/1, folder/b") == ["models:/a/1", "folder/b"]
-    with pytest.raises(InputError, match="model: found 'a,,b', expected addresses divided by single commas"):
-        split_addresses("a,,b")
-    with pytest.raises(InputError, match="model: found a more than once"):
-        split_addresses("a,b, a")
+def test_a_scan_is_segmented_from_python(fake_model, tmp_path):
+    image, label_map = body()
+    flat = nib.Nifti1Image(image, volumes.kits_geometry(image.shape, (3.0, 1.0, 1.0)).affine)
+    nib.save(nib.as_closest_canonical(flat), tmp_path / "scan.nii.gz")  # RAS
+    segmenter = kits_ml.load(str(fake_model("a")), batch_size=3)
+    found = segmenter.segment_scan(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(found.label_map, segmenter.segment(image))
+    kidney = (found.label_map > 0) & (label_map > 0)
+    assert kidney.sum() > 0.8 * (label_map > 0).sum()
+    assert found.volumes_ml["kidney"] == pytest.approx((found.label_map > 0).sum() * 3e-3)
+    found.save(tmp_path / "seg.nii.gz")
+    written = nib.load(tmp_path / "seg.nii.gz")
+    assert nib.aff2axcodes(written.affine) == ("R", "A", "S")
+    np.testing.assert_array_equal(volumes.read_label_map(tmp_path / "seg.nii.gz").array, found.label_map)
+
+
+def test_python_takes_the_settings_of_predict(fake_model):
+    image, _ = body()
+    cleaned = kits_ml.load(str(fake_model("a")), postprocessing="given", minimum_kidney_ml=1e6)
+    assert not cleaned.segment(image, spacing_mm=(3.0, 1.0, 1.0)).any()
+    with pytest.raises(InputError, match="spacing_mm: found none, expected three distances in mm"):
+        cleaned.segment(image)
+    with pytest.raises(InputError, match=r"load: .*batchsize"):
+        kits_ml.load(str(fake_model("b")), batchsize=3)
 
 
 def test_an_ensemble_of_different_preparations(fake_model):

@@ -1,0 +1,39 @@
+"""Addresses of models; those in a registry are tested where models are registered."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kits_ml.errors import InputError
+from kits_ml.tracking.addresses import local_folder, pinned, split_addresses, version_of
+
+
+def test_several_addresses():
+    assert split_addresses("models:/a@champion") == ["models:/a@champion"]
+    assert split_addresses("models:/a/1, folder/b") == ["models:/a/1", "folder/b"]
+    with pytest.raises(InputError, match="model: found 'a,,b', expected addresses divided by single commas"):
+        split_addresses("a,,b")
+    with pytest.raises(InputError, match="model: found a more than once"):
+        split_addresses("a,b, a")
+
+
+def test_a_folder(tmp_path):
+    assert local_folder(str(tmp_path)) == tmp_path
+    (tmp_path / "artifacts" / "model").mkdir(parents=True)
+    assert local_folder(str(tmp_path)) == tmp_path / "artifacts" / "model"
+    assert (pinned(str(tmp_path)), version_of(str(tmp_path))) == (str(tmp_path), None)
+    with pytest.raises(InputError, match="gone: no such folder; expected models:/NAME@ALIAS"):
+        local_folder("gone")
+
+
+def test_predicting_from_a_folder_starts_without_mlflow_and_matplotlib(tmp_path):
+    code = f"""
+import sys
+import kits_ml.workflows.predict
+from kits_ml.tracking.addresses import local_folders
+local_folders({str(tmp_path)!r})
+print([name for name in ("matplotlib", "mlflow", "monai", "tensorflow", "torch") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
