@@ -1,10 +1,11 @@
-"""What a client gets of a scan: its segmentation, the report on it, the page, or all of them."""
+"""What a client gets of a scan: its segmentation as NIfTI or DICOM SEG, the report on it, the page, or all."""
 
 from __future__ import annotations
 
 import enum
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,18 +15,26 @@ from typing import Any
 import numpy as np
 
 from kits_ml.data import volumes
+from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.errors import InputError
 from kits_ml.inference.segmenting import Window, observe_all
 from kits_ml.serving.champion import Model
 from kits_ml.serving.jobs import Job
 from kits_ml.serving.metrics import Metrics
+from kits_ml.serving.refusals import RefusedError
+from kits_ml.serving.unpacking import without_folder
 
-SEGMENTATION_NAME, REPORT_NAME, PAGE_NAME = "segmentation.nii.gz", "report.json", "report.html"
+log = logging.getLogger(__name__)
+
+SEGMENTATION_NAME, DICOM_SEG_NAME = "segmentation.nii.gz", "segmentation.dcm"
+REPORT_NAME, PAGE_NAME = "report.json", "report.html"
 
 
 class Wanted(enum.StrEnum):
     """What a client asks for."""
 
     SEGMENTATION = "segmentation"
+    DICOM_SEG = "dicom_seg"
     REPORT = "report"
     PAGE = "page"
     ALL = "all"
@@ -33,12 +42,14 @@ class Wanted(enum.StrEnum):
 
 MEDIA_TYPES = {
     Wanted.SEGMENTATION: "application/gzip",
+    Wanted.DICOM_SEG: "application/dicom",
     Wanted.REPORT: "application/json",
     Wanted.PAGE: "text/html",
     Wanted.ALL: "application/zip",
 }
 FILE_NAMES = {
     Wanted.SEGMENTATION: SEGMENTATION_NAME,
+    Wanted.DICOM_SEG: DICOM_SEG_NAME,
     Wanted.REPORT: REPORT_NAME,
     Wanted.PAGE: PAGE_NAME,
     Wanted.ALL: "segmentation.zip",
@@ -85,9 +96,13 @@ def segment(
 
     Raises:
         InputError: a scan that the model cannot use.
+        RefusedError: DICOM SEG of a scan that came as NIfTI, or of slices without the identifiers that it needs.
         StoppedJobError: nobody waits for it any more.
     """
-    meter = None if wanted is Wanted.SEGMENTATION else reporting.meter(volume.array.shape)
+    if wanted is Wanted.DICOM_SEG and not volume.slice_paths:
+        raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
+    is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
+    meter = reporting.meter(volume.array.shape) if is_reported else None
 
     def ask_job(index: int, inside: Window, probabilities: np.ndarray) -> None:
         job.check()
@@ -97,10 +112,8 @@ def segment(
             volume.array, spacing_mm=volume.spacing_mm, observe=observe_all(ask_job, meter)
         )
     job.check()
-    files = {}
-    if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
-        with metrics.stage("pack", job.seconds):
-            files[SEGMENTATION_NAME] = _packed(label_map, volume)
+    with metrics.stage("pack", job.seconds):
+        files = _packed(label_map, volume, model, wanted)
     if meter is not None:
         with metrics.stage("report", job.seconds):
             files |= _reported(label_map, volume, model, wanted, meter=meter, reporting=reporting)
@@ -108,10 +121,24 @@ def segment(
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 
 
-def _packed(label_map: np.ndarray, volume: volumes.Volume) -> bytes:
-    path = Path(volume.path).with_name(SEGMENTATION_NAME)
-    volumes.write_label_map(path, label_map, volume.geometry)
-    return path.read_bytes()
+def _packed(label_map: np.ndarray, volume: volumes.Volume, model: Model, wanted: Wanted) -> dict[str, bytes]:
+    """The label map in the formats that are wanted; of all, DICOM SEG where the scan was DICOM and allows it."""
+    files, folder = {}, Path(volume.path).parent
+    if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
+        path = folder / SEGMENTATION_NAME
+        volumes.write_label_map(path, label_map, volume.geometry)
+        files[path.name] = path.read_bytes()
+    if wanted is Wanted.DICOM_SEG or (wanted is Wanted.ALL and volume.slice_paths):
+        path = folder / DICOM_SEG_NAME
+        try:
+            write_dicom_seg(path, label_map, volume, algorithm_name=f"kits_ml {model.version}")
+            files[path.name] = path.read_bytes()
+        except InputError as error:
+            reason = without_folder(str(error), folder)
+            if wanted is Wanted.DICOM_SEG:
+                raise RefusedError(422, reason) from error
+            log.warning("no DICOM SEG among all answers: %s", reason)
+    return files
 
 
 def _reported(

@@ -57,6 +57,7 @@ _ANSWERS = {
         "headers": _HEADERS,
         "content": {
             MEDIA_TYPES[Wanted.SEGMENTATION]: _BINARY,
+            MEDIA_TYPES[Wanted.DICOM_SEG]: _BINARY,
             MEDIA_TYPES[Wanted.REPORT]: {"schema": {"type": "object"}},
             MEDIA_TYPES[Wanted.PAGE]: {"schema": {"type": "string"}},
             MEDIA_TYPES[Wanted.ALL]: _BINARY,
@@ -66,7 +67,8 @@ _ANSWERS = {
 }
 
 _WHAT = (
-    "segmentation: the label map, NIfTI on the scan's own grid; report: JSON; page: HTML; all: a zip of the three. "
+    "segmentation: the label map, NIfTI on the scan's own grid; dicom_seg: the same as DICOM SEG, for a scan that is "
+    "DICOM; report: JSON; page: HTML; all: a zip of these. "
     "Without it the header Accept decides; without a wish there either, it is the segmentation."
 )
 

@@ -7,6 +7,7 @@ gets an error. The process lives on between uploads, for it takes a second to st
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from kits_ml.data.volumes import Geometry, Volume
+from kits_ml.data.volumes import Volume
 from kits_ml.serving import unpacking
 from kits_ml.serving.jobs import Job
 from kits_ml.serving.limits import Limits
@@ -74,9 +75,8 @@ class Reader:
             raise
         if isinstance(answer, Exception):
             raise answer
-        geometry, note = answer
         array = np.load(path.with_name(_ARRAY_NAME))
-        return Volume(array=geometry.to_house(array), geometry=geometry, path=path, note=note)
+        return dataclasses.replace(answer, array=answer.geometry.to_house(array))
 
     def close(self) -> None:
         """Ends the process."""
@@ -101,7 +101,8 @@ def _read_until_closed(connection: Connection, limits: Limits) -> None:
             connection.send(_read(path, kind, limits))
 
 
-def _read(path: Path, kind: Kind, limits: Limits) -> tuple[Geometry, str] | Exception:
+def _read(path: Path, kind: Kind, limits: Limits) -> Volume | Exception:
+    """The volume without its voxels, which are in a file beside it."""
     try:
         volume = unpacking.read_upload(path, kind, limits)
         # in the file's order of axes the voxels lie as they were read
@@ -112,7 +113,7 @@ def _read(path: Path, kind: Kind, limits: Limits) -> tuple[Geometry, str] | Exce
         return RefusedError(413, "the upload needs more memory than the service gives it")
     except Exception as error:
         return RuntimeError(f"reading an upload failed: {type(error).__name__}: {error}")
-    return volume.geometry, volume.note
+    return dataclasses.replace(volume, array=np.empty((0, 0, 0), volume.array.dtype))
 
 
 def _limit_memory(limits: Limits) -> None:

@@ -51,19 +51,20 @@ def read_upload(path: Path, kind: Kind, limits: Limits) -> volumes.Volume:
     try:
         volume = images.read_image(_UNPACK[kind](path, limits))
     except InputError as error:
-        raise RefusedError(422, _without_folder(str(error), folder)) from error
+        raise RefusedError(422, without_folder(str(error), folder)) from error
     except RefusedError as error:
-        raise RefusedError(error.status, _without_folder(error.detail, folder)) from error
+        raise RefusedError(error.status, without_folder(error.detail, folder)) from error
     except MemoryError as error:
         raise RefusedError(413, "the upload needs more memory than the service gives it") from error
     limits.check_shape(volume.array.shape)
     if not all(SPACING_MM[0] <= size <= SPACING_MM[1] for size in volume.spacing_mm):
         found = " x ".join(f"{size:g}" for size in volume.spacing_mm)
         raise RefusedError(422, f"voxels of {found} mm, expected {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm")
-    return dataclasses.replace(volume, path=path, note=_without_folder(volume.note, folder))
+    return dataclasses.replace(volume, path=path, note=without_folder(volume.note, folder))
 
 
-def _without_folder(text: str, folder: Path) -> str:
+def without_folder(text: str, folder: Path) -> str:
+    """A message in one line, which names files as the client knows them."""
     return " ".join(text.replace(f"{folder}/", "").replace(str(folder), "upload").split())
 
 

@@ -304,7 +304,7 @@ def test_a_page_of_another_site_cannot_make_a_browser_send_scans(served, tmp_pat
             "POST",
             "v1/segment?response=music",
             422,
-            "response: Input should be 'segmentation', 'report', 'page' or 'all'",
+            "response: Input should be 'segmentation', 'dicom_seg', 'report', 'page' or 'all'",
         ),
     ],
 )

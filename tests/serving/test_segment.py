@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -73,9 +74,10 @@ def test_all_of_it_comes_in_one_zip(served, tmp_path):
         assert json.loads(archive.read("report.json"))["counts"][2] == 8
 
 
-def series(num_slices: int = 3) -> dict[str, bytes]:
-    """A CT series of 128 x 128, a file a slice."""
+def series(num_slices: int = 3, **changes) -> dict[str, bytes]:
+    """A CT series of 128 x 128, a file a slice; `changes` are what its headers have else."""
     ds = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    ds.update(changes)
     x, y, z = ds.ImagePositionPatient
     files = {}
     for index in range(num_slices):
@@ -94,6 +96,33 @@ def test_a_zip_of_dicom_slices(served, tmp_path):
     assert found.array.shape == (3, 128, 128)
     np.testing.assert_allclose(found.spacing_mm, (5, 0.661468, 0.661468), rtol=1e-5)
     assert nib.load(tmp_path / "seg.nii.gz").shape == (128, 128, 3)  # as predict writes a series
+
+
+def test_a_zip_of_dicom_slices_is_answered_with_dicom_seg(served):
+    body = zipped(series())
+    answer = served.post(body, params={"response": "dicom_seg"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"] == "application/dicom"
+    found = highdicom.seg.segread(io.BytesIO(answer.content))
+    assert [one.SegmentLabel for one in found.SegmentSequence] == ["kidney", "tumour"]
+    referenced = {
+        one.ReferencedSOPInstanceUID for one in found.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
+    assert referenced == {"1.2.3.0", "1.2.3.1", "1.2.3.2"}
+    with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
+        assert archive.namelist() == ["segmentation.nii.gz", "segmentation.dcm", "report.json", "report.html"]
+
+
+def test_dicom_seg_needs_slices_that_it_can_refer_to(served, tmp_path):
+    answer = served.post(nifti(scan(), folder=tmp_path), params={"response": "dicom_seg"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("a NIfTI file, expected a zip of DICOM slices")
+    body = zipped(series(FrameOfReferenceUID=None))
+    answer = served.post(body, params={"response": "dicom_seg"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("upload/study/IM0: no FrameOfReferenceUID")
+    with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
+        assert "segmentation.dcm" not in archive.namelist()
 
 
 def test_a_series_with_a_gap_names_the_files_as_sent(served):
