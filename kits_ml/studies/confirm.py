@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from kits_ml import files
@@ -55,7 +57,8 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
     """Trains the best configuration of each architecture over folds and seeds, and scores validation and test cases.
 
     Each patient that is not for test validates in one fold; the test patients are the same in all. The winner is
-    chosen by validation scores. A training that is there already, with the same settings, is not repeated.
+    chosen by validation scores. A training that is there already, with the same settings, is not repeated, and one
+    that another process is at is left to it: several processes share the work (all but one with `register` off).
 
     Args:
         settings: study, folds, seeds.
@@ -66,15 +69,17 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
     """
     study = results_of(settings.select(StudySettings))
     folder = Path(settings.output) / study.spec.search.name / "confirmed"
-    records: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    experiment = tracking.experiment_of(study.run_id)
-    for name, one in _plan(study.spec, study.best, settings, experiment=experiment).items():
+    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
+    for name in _not_at_work(planned, folder / "locks"):
+        one = planned[name]
         try:
-            records.append(_train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run))
+            found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
         except InputError as error:
             failures[name] = first_line(error)
             log.warning("%s: %s", name, failures[name])
+    records = [found[name] for name in planned if name in found]
     if not records:
         raise InputError(f"study {study.spec.search.name}: no training came to something: {failures}")
     for part in PARTS:
@@ -129,6 +134,17 @@ def _plan(
                 configuration = {**spec.configuration(architecture, trial.params), **changes}
                 planned[name] = TrainSettings.from_mapping(configuration, source=spec.source)
     return planned
+
+
+def _not_at_work(names: Iterable[str], locks: Path) -> Iterator[str]:
+    """Yields each name while its lock is held; those that another process holds come last, when it is done."""
+    locks.mkdir(parents=True, exist_ok=True)
+    left = list(names)
+    for blocking in (False, True):
+        for name in tuple(left):
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(locks / name, blocking=blocking):
+                left.remove(name)
+                yield name
 
 
 def _train_once(

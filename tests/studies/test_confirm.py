@@ -1,9 +1,11 @@
 """Confirming: every fold and seed once, the winner by validation patients."""
 
 import csv
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import pytest
 import yaml
 
@@ -51,3 +53,27 @@ def test_each_fold_and_seed_once_and_the_winner_by_validation(settings, document
     assert len(rows) == 8 * 2 * 2  # trainings, regions, metrics that are defined
     assert {row["metric"] for row in rows} == {"dice", "iou"}
     assert {row["score"] for row in rows if row["algorithm"] == "unet" and row["metric"] == "dice"} == {"0.9"}
+
+
+def test_what_another_process_is_at_is_left_to_it(tmp_path):
+    locks = tmp_path / "locks"
+    held, may_end = threading.Event(), threading.Event()
+
+    def another():
+        with filelock.FileLock(locks / "b"):
+            held.set()
+            may_end.wait()
+
+    locks.mkdir()
+    thread = threading.Thread(target=another)
+    thread.start()
+    held.wait()
+    found = []
+    for name in confirming._not_at_work("abc", locks):
+        found.append(name)
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(locks / name).acquire(timeout=0)
+        if name == "c":
+            threading.Timer(0.2, may_end.set).start()
+    thread.join()
+    assert found == ["a", "c", "b"]
