@@ -209,6 +209,17 @@ LESIONS_OF_EVERY_SIZE = _one(
     spacing_mm=(20.0, 10.0, 10.0),
 )
 
+#: One patient's lesions are all found, another's are all missed, and a third has none and is given those.
+LESIONS_OF_THREE_PATIENTS = Scenario(
+    name="lesions of three patients",
+    cases=(
+        known_case(_LESIONS, _LESIONS, ((256, 0, 0), (0, 0, 0), (0, 0, 128))),
+        known_case(_LESIONS, 0 * _LESIONS, ((256, 0, 0), (0, 0, 0), (128, 0, 0))),
+        known_case(0 * _LESIONS, _LESIONS, ((256, 0, 128), (0, 0, 0), (0, 0, 0))),
+    ),
+    spacing_mm=(20.0, 10.0, 10.0),
+)
+
 
 def _near_and_far() -> KnownCase:
     """A kidney of 8 pixels, and pixels that are called kidney with another probability each: `a`, `b`, `c`, `s`.

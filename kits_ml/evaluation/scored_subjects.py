@@ -14,6 +14,7 @@ from kits_ml.evaluation.known_predictions import (
     A_PIXEL_TOO_MUCH,
     A_ROW_TOO_FAR,
     LESIONS_OF_EVERY_SIZE,
+    LESIONS_OF_THREE_PATIENTS,
     NEAR_AND_FAR,
     SCENARIOS,
     SPACING_MM,
@@ -51,22 +52,29 @@ LESIONS: Mapping[str, tuple[int, int, int]] = {
     "two patients": (1, 0, 0),
     A_PIXEL_TOO_MUCH.name: (1, 1, 1),
     LESIONS_OF_EVERY_SIZE.name: (5, 3, 2),
+    LESIONS_OF_THREE_PATIENTS.name: (10, 5, 5),
 }
 
 #: The same for each size. Of the 90 voxels exactly a tenth is met, which is enough, and of the 17 less. The piece of
 #: 11 has one voxel on the 17, less than a tenth of its own; the other false one is a single voxel.
 LESIONS_BY_SIZE: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
+    "perfect, saturated": {
+        "under_20_mm": (1, 1, 0),  # 4 voxels of 10 cubic mm
+        "20_to_40_mm": (0, 0, 0),
+        "40_to_70_mm": (0, 0, 0),
+        "over_70_mm": (0, 0, 0),
+    },
     LESIONS_OF_EVERY_SIZE.name: {
         "under_20_mm": (1, 0, 1),
         "20_to_40_mm": (2, 2, 1),
         "40_to_70_mm": (1, 0, 0),
         "over_70_mm": (1, 1, 0),
     },
-    "kidney and tumour swapped": {
-        "under_20_mm": (1, 0, 1),
-        "20_to_40_mm": (0, 0, 0),
-        "40_to_70_mm": (0, 0, 0),
-        "over_70_mm": (0, 0, 0),
+    LESIONS_OF_THREE_PATIENTS.name: {
+        "under_20_mm": (2, 1, 1),
+        "20_to_40_mm": (4, 2, 2),
+        "40_to_70_mm": (2, 1, 1),
+        "over_70_mm": (2, 1, 1),
     },
 }
 
@@ -155,7 +163,7 @@ def lesion_subject() -> Subject:
     """The lesions that `aggregates.summarise` counts over the cases, in all and by size."""
     by_hand: dict[str, dict[str, float]] = {}
     for scenario, counts in LESIONS.items():
-        num_cases = 2 if scenario == "two patients" else 1
+        num_cases = {"two patients": 2, LESIONS_OF_THREE_PATIENTS.name: 3}.get(scenario, 1)
         for name, value in (_lesion_rates(*counts) | {"false_per_case": counts[2] / num_cases}).items():
             by_hand.setdefault(f"lesions_{name}", {})[scenario] = value
     for scenario, by_size in LESIONS_BY_SIZE.items():
@@ -173,7 +181,7 @@ def lesion_subject() -> Subject:
     return Subject(
         read=read,
         conventions={name: [ByHand(readings=readings)] for name, readings in by_hand.items()},
-        scenarios=(*SCENARIOS, A_PIXEL_TOO_MUCH, LESIONS_OF_EVERY_SIZE),
+        scenarios=(*SCENARIOS, A_PIXEL_TOO_MUCH, LESIONS_OF_EVERY_SIZE, LESIONS_OF_THREE_PATIENTS),
     )
 
 
