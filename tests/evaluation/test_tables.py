@@ -1,12 +1,15 @@
 """The table of scores reads back to what was written."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 
+from kits_ml import files
 from kits_ml.errors import InputError
 from kits_ml.evaluation import tables
+from kits_ml.evaluation.comparison.reading import read_records
 from kits_ml.scores import score_case, score_missing
 
 SPACING_MM = (3.0, 0.7, 0.7)
@@ -47,6 +50,26 @@ def test_one_row_a_case_and_region(tmp_path):
     assert last["dice"] == "0.0"
     assert last["lesions_true_under_20_mm"] == "1"
     assert dict(zip(header, rows[-2], strict=True))["lesions_true"] == ""  # the kidney has none to count
+
+
+def test_the_columns_begin_with_the_scores_that_are_read_first(tmp_path):
+    tables.write_scores(tmp_path / "scores.csv", _cases())
+    assert (tmp_path / "scores.csv").read_text().startswith("case,region,dice,iou,surface_dice,precision,recall,")
+
+
+def test_a_table_in_another_order_is_read(tmp_path):
+    """Earlier versions wrote another; such tables lie in registries."""
+    tables.write_scores(tmp_path / "scores.csv", _cases())
+    with (tmp_path / "scores.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    turned = tables.COLUMNS[::-1]
+    files.write_csv(tmp_path / "old.csv", rows, list(turned))
+    assert (tmp_path / "old.csv").read_text().startswith("slice_spacing_mm,missing_prediction,")
+    assert repr(tables.read_scores(tmp_path / "old.csv")) == repr(_cases())
+    options = {"name": "a", "replicate": "", "region": "tumour", "metric": "surface_dice"}
+    found, old = (read_records(tmp_path / name, **options) for name in ("scores.csv", "old.csv"))
+    assert found == old
+    assert [record.score for record in old] == [one.regions["tumour"].surface_dice for one in _cases()]
 
 
 def test_no_cases_is_a_table_too(tmp_path):
