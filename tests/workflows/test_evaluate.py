@@ -1,6 +1,8 @@
 """Evaluation leaves out what the model has seen, under any name and in any layout."""
 
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,6 +78,17 @@ def test_an_ensemble_is_scored_as_predict_cleans(tmp_path, make_case, fake_model
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for said in ("unet, nnunet", "model 2: image_size", "minimum_tumour_ml"):
         assert said in page, said
+
+
+def test_the_page_says_which_version_was_evaluated(tmp_path, make_case, fake_model, monkeypatch):
+    make_case(tmp_path / "data", "case_00000", size=32)
+    folder = Path(fake_model())
+    monkeypatch.setattr(evaluate.addresses, "local_folder", lambda address: folder)
+    monkeypatch.setattr(evaluate.addresses, "pinned", lambda address: address.replace("@champion", "/3"))
+    files = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "track": False}
+    evaluate.evaluate(EvaluateSettings(model="models:/kits-unet@champion", **files))
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert re.search(r"<th[^>]*>model version</th><td[^>]*>kits-unet, version 3</td>", page)
 
 
 def test_label_maps_that_are_there_are_not_cleaned(tmp_path):
