@@ -116,7 +116,7 @@ def score_model(
             name,
             label_map_true=reference.array,
             label_map_pred=label_map,
-            spacing_mm=image.spacing_mm,
+            spacing_mm=reference.spacing_mm,
             image=image.array,
             calibration=counter.result(),
         )
