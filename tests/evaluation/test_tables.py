@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from kits_ml import files
+from kits_ml.config import CompareSettings
 from kits_ml.errors import InputError
 from kits_ml.evaluation import tables
 from kits_ml.evaluation.comparison.reading import read_records
+from kits_ml.evaluation.evidence import read_evidence, write_evaluation_json
 from kits_ml.scores import score_case, score_missing
 
 SPACING_MM = (3.0, 0.7, 0.7)
@@ -104,6 +106,29 @@ def test_a_spoilt_table_is_named(tmp_path, old, new, message):
     with pytest.raises(InputError, match=message) as caught:
         tables.read_scores(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_metric_as_reported_is_no_score(tmp_path):
+    """Neither the gate's evidence nor a comparison takes it from a table, under whatever heading it stands."""
+    tables.write_scores(tmp_path / "scores.csv", _cases())
+    write_evaluation_json(tmp_path, {"case_00001": "a", "case_00007": "b"})
+    assert len(read_evidence(tmp_path).cases) == 2
+    with (tmp_path / "scores.csv").open(newline="") as stream:
+        rows = [{**row, "as_reported/iou": "0.99"} for row in csv.DictReader(stream)]
+    files.write_csv(tmp_path / "scores.csv", rows, [*tables.COLUMNS, "as_reported/iou"])
+    with pytest.raises(InputError, match="found columns case, region, dice"):
+        read_evidence(tmp_path)
+    options = {"name": "a", "replicate": "", "region": "tumour"}
+    with pytest.raises(InputError, match="found columns case, region, dice"):
+        read_records(tmp_path / "scores.csv", metric="dice", **options)
+
+    scores = [{"case": case, "metric": "iou", "score": "0.5"} for case in ("a", "b")]
+    reported = [{"case": case, "metric": "as_reported/iou", "score": "0.99"} for case in ("a", "b")]
+    files.write_csv(tmp_path / "table.csv", [*scores, *reported], ["case", "metric", "score"])
+    found = read_records(tmp_path / "table.csv", metric="iou", **{**options, "region": "both"})
+    assert [record.score for record in found] == [0.5, 0.5]
+    with pytest.raises(InputError, match="found a metric as reported"):
+        CompareSettings(scores="table.csv", metric="as_reported/iou")
 
 
 def test_no_table_is_named(tmp_path):
