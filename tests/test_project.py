@@ -302,6 +302,7 @@ def test_evaluating_the_registered_model_leaves_out_what_it_has_seen(project, fi
         output=tmp_path / "evaluation",
     )
     assert done.returncode == 0, done.stderr
+    assert "kits-unet, version 1" in (tmp_path / "evaluation/report.html").read_text(encoding="utf-8")
     split = json.loads((project / _artifact(project, run, "split.json")).read_text())
     with (tmp_path / "evaluation/scores.csv").open() as stream:
         found = list(csv.DictReader(stream))
