@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kits_ml.data import training_range
 from kits_ml.errors import InputError
 from kits_ml.inference.predictor import Predictor
 from kits_ml.inference.segmenting import (
@@ -125,8 +126,8 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
         descriptions: of the members, see `Predictor`.
 
     Returns:
-        `architecture`, `run_id` and `data_digest` of all, `seen_cases` and `seen_slices` of any, and
-        `postprocessing` and `training` where all have the same.
+        `architecture`, `run_id` and `data_digest` of all, `seen_cases` and `seen_slices` of any, `postprocessing`
+        where all have the same, and as `training` what they have in common, see `training_range.common_range`.
 
     Raises:
         InputError: members that call their labels differently.
@@ -148,10 +149,11 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
             for number, one in enumerate(descriptions, start=1)
             for name, value in one.get(key, {}).items()
         }
-    for key in ("postprocessing", "training"):
-        first = descriptions[0].get(key)
-        if first is not None and all(one.get(key) == first for one in descriptions):
-            description[key] = first
+    stored = descriptions[0].get("postprocessing")
+    if stored is not None and all(one.get("postprocessing") == stored for one in descriptions):
+        description["postprocessing"] = stored
+    if training := training_range.common_range([one.get("training") for one in descriptions]):
+        description["training"] = training
     return description
 
 

@@ -13,7 +13,7 @@ from kits_ml.config import QualitySettings
 from kits_ml.data import contrast, training_range
 from kits_ml.errors import InputError
 from kits_ml.inference import flags
-from kits_ml.inference.flags import Flag
+from kits_ml.inference.flags import Flag, Unchecked
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
 from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
 from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
@@ -40,6 +40,7 @@ class QualityReport:
         doubt: by label (`kidney`, `tumour`) the means of `confidence`, `entropy` and, where it was measured,
             `spread`, all in [0, 1] and None where there is no such voxel; empty where no uncertainty is known.
         flags: what speaks against the prediction, errors first; empty if nothing.
+        unchecked: rules whose silence says nothing, because something is not known; empty if all ran.
     """
 
     shape: tuple[int, int, int]
@@ -52,6 +53,7 @@ class QualityReport:
     contrast: str
     doubt: Mapping[str, Mapping[str, float | None]]
     flags: tuple[Flag, ...]
+    unchecked: tuple[Unchecked, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; numbers are rounded to three decimals."""
@@ -59,6 +61,7 @@ class QualityReport:
             "format": FORMAT_VERSION,
             "notice": NOTICE,
             "flags": [vars(flag) for flag in self.flags],
+            "unchecked": [vars(one) for one in self.unchecked],
             "volumes_ml": {name: round(value, 3) for name, value in self.volumes_ml.items()},
             "kidneys": [as_dict(one) for one in self.kidneys],
             "tumours": [as_dict(one) for one in self.tumours],
@@ -89,6 +92,7 @@ class QualityReport:
             **nested,
             **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt")},
             flags=tuple(Flag(**one) for one in values["flags"]),
+            unchecked=tuple(Unchecked(**one) for one in values.get("unchecked", ())),
             shape=tuple(values["shape"]),
             spacing_mm=tuple(values["spacing_mm"]),
         )
@@ -112,7 +116,7 @@ def assess(
         spacing_mm: distance between slices, rows and columns.
         uncertainty: that observed the segmentation of this scan.
         training: what the model's description says of its training data, see `training_range`; what it does not say
-            is not looked at.
+            is not looked at, and the report names it as unchecked.
         settings: limits; the defaults where none are given.
 
     Returns:
@@ -147,6 +151,7 @@ def assess(
         contrast=contrast.contrast_class(kidney_hu),
         doubt=_doubt(label_map, uncertainty),
         flags=flags.raise_flags(facts),
+        unchecked=flags.not_checked(facts),
     )
 
 

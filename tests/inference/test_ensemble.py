@@ -9,6 +9,7 @@ from kits_ml.inference import mirroring
 from kits_ml.inference.ensemble import Ensemble, align, describe_members, total_variance
 from kits_ml.inference.mirroring import MIRRORED_AXES, moments_over_mirrored
 from kits_ml.inference.predictor import Predictor
+from kits_ml.inference.quality import assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from tests.conftest import body
@@ -134,6 +135,33 @@ def test_what_any_has_seen_all_have_seen():
     stored = {"keep_largest_kidneys": 2}
     assert describe_members([{"postprocessing": stored}] * 2)["postprocessing"] == stored
     assert "postprocessing" not in describe_members([{"postprocessing": stored}, {}])
+
+
+def test_a_scan_must_lie_in_the_range_of_each_member():
+    """Of folds no two have the same: what is within the one and outside the other is told."""
+    spacings_mm = [
+        {"low": [0.5, 0.6, 0.6], "high": [5.0, 0.9, 0.9]},
+        {"low": [1.0, 0.5, 0.5], "high": [3.0, 0.8, 0.8]},
+    ]
+    members = [{"training": {"num_cases": 40, "spacing_mm": one}} for one in spacings_mm]
+    image = np.full((4, 32, 32), 40, np.int16)
+    for training, spacing_mm, found in [
+        (members[0]["training"], (5.0, 0.7, 0.7), []),
+        (members[1]["training"], (5.0, 0.7, 0.7), ["3.00 mm in its 40 training cases."]),
+        (
+            describe_members(members)["training"],
+            (5.0, 0.7, 0.7),
+            ["all 2 models have only 1.00 to 3.00 mm in common."],
+        ),
+        (describe_members(members)["training"], (2.0, 0.7, 0.7), []),
+    ]:
+        report = assess(image, np.zeros(image.shape, np.uint8), spacing_mm=spacing_mm, training=training)
+        reasons = [one.reason for one in report.flags if one.name == "spacing_outside_training"]
+        assert len(reasons) == len(found)
+        for reason, end in zip(reasons, found, strict=True):
+            assert reason.startswith("The slices are 5.00 mm apart, but ")
+            assert reason.endswith(end)
+    assert "training" not in describe_members([{}, {"training": None}])
 
 
 def test_the_members_spread_is_told_to_who_asks():
