@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kits_ml.config import QualitySettings
-from kits_ml.inference.measurements import body_middle, largest_diameter, measure
+from kits_ml.inference.measurements import body_middle, measure
+from kits_ml.inference.shapes import largest_diameter
 from kits_ml.inference.uncertainty import UncertaintyMeter
 
 SETTINGS = QualitySettings(fragment_kidney_ml=0.5, fragment_tumour_ml=0.05)
