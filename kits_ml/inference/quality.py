@@ -15,7 +15,7 @@ from kits_ml.errors import InputError
 from kits_ml.inference import flags
 from kits_ml.inference.flags import Flag, Unchecked
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
-from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
+from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
 
 #: Raised whenever a reader of the JSON would have to change.
@@ -163,8 +163,8 @@ def _checked(
             f"label map of shape {label_map.shape} and image of shape {image.shape}: expected the same "
             "(slices, rows, columns)"
         )
-    if uncertainty is not None and uncertainty.entropy.shape != image.shape:
-        raise InputError(f"uncertainty of shape {uncertainty.entropy.shape}: expected the image's {image.shape}")
+    if uncertainty is not None and uncertainty.shape != image.shape:
+        raise InputError(f"uncertainty of shape {uncertainty.shape}: expected the image's {image.shape}")
     if len(spacing_mm) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing_mm):
         raise InputError(f"spacing_mm: found {list(spacing_mm)}, expected three positive numbers")
     return tuple(float(size) for size in spacing_mm)
@@ -173,13 +173,7 @@ def _checked(
 def _doubt(label_map: np.ndarray, uncertainty: UncertaintyMeter | None) -> dict[str, dict[str, float | None]]:
     if uncertainty is None:
         return {}
-    maps = {name: getattr(uncertainty, name) for name in ("confidence", "entropy", "spread")}
-    return {
-        LABEL_NAMES[label]: {
-            name: mean_of(byte_map, label_map == label) for name, byte_map in maps.items() if byte_map is not None
-        }
-        for label in (KIDNEY, TUMOUR)
-    }
+    return {LABEL_NAMES[label]: uncertainty.means(label_map, label) for label in (KIDNEY, TUMOUR)}
 
 
 def _rounded(value: float | None) -> float | None:
