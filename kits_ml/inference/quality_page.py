@@ -103,14 +103,17 @@ def _count(number: int, name: str) -> str:
 
 
 def _flags(report: QualityReport) -> str:
+    unchecked = " ".join(escape(one.reason) for one in report.unchecked)
+    note = f'<p class="note">Not everything was checked. {unchecked}</p>' if unchecked else ""
     if not report.flags:
-        return '<p class="note">None of the rules found anything that speaks against this prediction.</p>'
+        rules = "the rules that ran" if unchecked else "the rules"
+        return f'<p class="note">None of {rules} found anything that speaks against this prediction.</p>{note}'
     items = "".join(
         f'<li class="{flag.severity}"><strong>{flag.severity}</strong>{escape(flag.reason)}'
         f"<code>{escape(flag.name)}</code></li>"
         for flag in report.flags
     )
-    return f'<ul class="flags">{items}</ul>'
+    return f'<ul class="flags">{items}</ul>{note}'
 
 
 def _tables(report: QualityReport) -> list[page.Table]:

@@ -87,6 +87,11 @@ def test_what_is_not_known_is_left_out():
     assert 'class="entropy"' not in html
     assert "unknown" in _text(html)  # confidence
     assert "How sure the model is" not in html
+    assert "Not everything was checked. It is not known on what HU of whole scans the model was trained." in html
+    assert "It is not known how sure the model was." in html
+    report = assess(image, label_map, spacing_mm=SPACING_MM)  # no training data: nothing else speaks against it
+    html = render_page(report, image, label_map, affine=np.eye(4), title="scan")
+    assert "None of the rules that ran found anything that speaks against this prediction." in html
 
 
 def test_a_prediction_of_nothing():
