@@ -264,13 +264,21 @@ def test_with_data_what_the_champion_has_seen_is_left_out_for_both(client, tmp_p
     add_version(tmp_path, evidence=_scores(0.9, 0.5, version="elsewhere"), seen_cases={"x": data[CASES[0]]})
     _promote()
     challenger = Evidence(cases=evidence(dict.fromkeys(data, (0.99, 0.4))).cases, case_digests=data)
-    add_version(tmp_path, evidence=challenger)
+    version = add_version(tmp_path, evidence=challenger)
     source = client.get_model_version(NAME, "1").source[7:]
-    _by_version(monkeypatch, {"1": _Thresholds(120, {"x": data[CASES[0]]})}, {"1": source})
+    loaded = _by_version(monkeypatch, {"1": _Thresholds(120, {"x": data[CASES[0]]})}, {"1": source})
     promotion = _promote(data=str(tmp_path / "cases"))
     assert promotion.promoted
     assert promotion.decision.regions[0].num_cases == 2
-    assert promotion.decision.digest == challenger.only(CASES[1:]).digest
+    rest = challenger.only(CASES[1:])
+    assert promotion.decision.digest == rest.digest
+    for who, number in (("champion", "1"), ("challenger", version)):
+        assert client.get_model_version(NAME, number).tags[f"scores.{rest.digest}"] == f"{promotion.run_id}/{who}"
+    rollback(RollbackSettings(model=NAME))
+    again = _promote(version=int(version))  # without data: the scores of both on these two are known now
+    assert again.promoted
+    assert again.decision.regions == promotion.decision.regions
+    assert loaded == ["1"]
 
 
 def test_data_that_lacks_a_test_case_is_refused(client, tmp_path, data):
