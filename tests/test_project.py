@@ -172,6 +172,8 @@ def test_the_same_model_again_is_no_worse_but_has_too_few_patients(project, fini
     """One test patient says nothing: the gate keeps the champion, and the command says so and fails."""
     registered = _kits_ml(project, "register", "--run_id", run.info.run_id)
     assert "version 2, alias: challenger" in registered.stdout
+    first, second = (client.get_model_version("kits-unet", number).description for number in ("1", "2"))
+    assert second == first
     done = _kits_ml(project, "promote", "--model", "kits-unet", "--version", "2")
     assert done.returncode == 1
     assert "min_patients: found 1 test cases, expected 10 or more" in done.stderr
