@@ -56,7 +56,8 @@ def write_dicom_seg(
         label_map: `(slices, rows, columns)` in the house's axis order, values 0, 1, 2. Without any label the file
             holds both segments and one empty frame each, since a DICOM image needs a frame.
         source: the series as `images.read_image` gave it.
-        algorithm_name: of the model; at most 64 characters are kept, as DICOM allows.
+        algorithm_name: of the model; of it and of the version at most 64 characters are kept, in ASCII without
+            backslashes, as DICOM allows in any file.
         algorithm_version: of the model; the package's where none is given.
 
     Raises:
@@ -72,8 +73,8 @@ def write_dicom_seg(
     segmentation = _segmentation(
         np.ascontiguousarray(stacked, np.uint8),
         [_header(one) for one in source.slice_paths],
-        algorithm_name=algorithm_name[:64],
-        algorithm_version=(algorithm_version or kits_ml.__version__)[:64],
+        algorithm_name=_long_string(algorithm_name),
+        algorithm_version=_long_string(algorithm_version or kits_ml.__version__),
     )
     with files.open_to_write(Path(path)) as stream:
         segmentation.save_as(stream)
@@ -107,6 +108,12 @@ def _segmentation(
             )
     except UNREADABLE as error:
         raise InputError(f"{headers[0].filename}: no DICOM SEG can refer to it ({first_line(error)})") from error
+
+
+def _long_string(text: str) -> str:
+    """A text as DICOM's LO holds it (PS3.5, 6.2), whatever the file's character set."""
+    text = "".join(one if one.isprintable() and one != "\\" else "?" for one in text)
+    return text.encode("ascii", "replace").decode()[:64].strip()
 
 
 def _segment(label: int, algorithm: highdicom.AlgorithmIdentificationSequence) -> SegmentDescription:

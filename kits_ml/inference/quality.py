@@ -15,11 +15,12 @@ from kits_ml.errors import InputError
 from kits_ml.inference import flags
 from kits_ml.inference.flags import Flag
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
+from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
 from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
 
 #: Raised whenever a reader of the JSON would have to change.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 NOTICE = "For research use only, not a medical device."
 
@@ -40,6 +41,7 @@ class QualityReport:
         doubt: by label (`kidney`, `tumour`) the means of `confidence`, `entropy` and, where it was measured,
             `spread`, all in [0, 1] and None where there is no such voxel; empty where no uncertainty is known.
         flags: what speaks against the prediction, errors first; empty if nothing.
+        provenance: what it was made of and by; None where nobody said.
     """
 
     shape: tuple[int, int, int]
@@ -52,12 +54,14 @@ class QualityReport:
     contrast: str
     doubt: Mapping[str, Mapping[str, float | None]]
     flags: tuple[Flag, ...]
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; numbers are rounded to three decimals."""
         return {
             "format": FORMAT_VERSION,
             "notice": NOTICE,
+            "provenance": self.provenance and self.provenance.to_dict(),
             "flags": [vars(flag) for flag in self.flags],
             "volumes_ml": {name: round(value, 3) for name, value in self.volumes_ml.items()},
             "kidneys": [as_dict(one) for one in self.kidneys],
@@ -89,6 +93,7 @@ class QualityReport:
             **nested,
             **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt")},
             flags=tuple(Flag(**one) for one in values["flags"]),
+            provenance=values["provenance"] and Provenance.from_dict(values["provenance"]),
             shape=tuple(values["shape"]),
             spacing_mm=tuple(values["spacing_mm"]),
         )
@@ -102,6 +107,7 @@ def assess(
     uncertainty: UncertaintyMeter | None = None,
     training: Mapping[str, Any] | None = None,
     settings: QualitySettings | None = None,
+    provenance: Provenance | None = None,
 ) -> QualityReport:
     """Measures a prediction and looks for what speaks against it.
 
@@ -114,6 +120,7 @@ def assess(
         training: what the model's description says of its training data, see `training_range`; what it does not say
             is not looked at.
         settings: limits; the defaults where none are given.
+        provenance: what the prediction was made of and by; stands in the report as it is.
 
     Returns:
         The report. Where nothing is labelled it has no kidneys, no tumours and the flag `no_kidney`.
@@ -147,6 +154,7 @@ def assess(
         contrast=contrast.contrast_class(kidney_hu),
         doubt=_doubt(label_map, uncertainty),
         flags=flags.raise_flags(facts),
+        provenance=provenance,
     )
 
 

@@ -72,6 +72,8 @@ _WHAT = (
     "Without it the header Accept decides; without a wish there either, it is the segmentation."
 )
 
+_NAME = "The scan's file name, for the report and the page; folders before it are left out."
+
 
 def create_app(service: Service) -> ASGIApp:
     """The service as an ASGI app."""
@@ -110,7 +112,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         openapi_extra=_BODY,
     )
     async def segment(
-        request: Request, response: Annotated[Wanted | None, Query(description=_WHAT)] = None
+        request: Request,
+        response: Annotated[Wanted | None, Query(description=_WHAT)] = None,
+        name: Annotated[str, Query(description=_NAME, max_length=255)] = "",
     ) -> Response:
         wanted = response or wanted_by(request.headers.get("accept"))
         service.model()
@@ -118,7 +122,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         uploads.check_length(request.headers.get("content-length"), service.limits)
         try:
             with service.jobs.admitted():
-                found = await service.segment(request.stream(), wanted, gone=lambda: _gone(request))
+                found = await service.segment(
+                    request.stream(), wanted, scan=_plain(name), gone=lambda: _gone(request)
+                )
         except ClientDisconnect:
             raise RefusedError(CLIENT_LEFT, "the client left") from None
         headers = {
@@ -153,6 +159,11 @@ def _add_states(app: FastAPI, service: Service) -> None:
     )
     async def metrics() -> Response:
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _plain(name: str) -> str:
+    """A file's name without folders, whichever way they are written, and without what cannot be seen."""
+    return "".join(one for one in name.replace("\\", "/").rpartition("/")[2] if one.isprintable())
 
 
 def _check_sender(request: Request) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 
 from kits_ml import files
 from kits_ml.config import PredictSettings
-from kits_ml.data import images, volumes
+from kits_ml.data import images, scans, volumes
 from kits_ml.data.dicom_seg import write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
+from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.quality import assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
@@ -155,16 +156,26 @@ def predict_scan(
     volumes_ml = region_volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
+    provenance = _provenance(segmenter, image)
     flags = ()
     if meter is not None:
-        flags = _write_quality(
-            outputs, image, label_map, meter, training=segmenter.network.description.get("training")
-        )
+        training = segmenter.network.description.get("training")
+        flags = _write_quality(outputs, image, label_map, meter, training=training, provenance=provenance)
     if outputs.dicom_seg:
-        name = str(segmenter.network.description.get("architecture") or "network")
-        write_dicom_seg(outputs.dicom_seg, label_map, image, algorithm_name=f"kits_ml {name}")
+        write_dicom_seg(
+            outputs.dicom_seg,
+            label_map,
+            image,
+            algorithm_name=provenance.algorithm_name,
+            algorithm_version=provenance.algorithm_version,
+        )
     write_verified(outputs.output, label_map, image.geometry)
     return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+
+
+def _provenance(segmenter: Segmenter, image: volumes.Volume) -> Provenance:
+    scan = scans.name_of(image.path)
+    return segmenter.provenance(scan=scan, note=image.note.replace(str(image.path), scan))
 
 
 def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[PackedProbabilities | None]:
@@ -181,9 +192,17 @@ def _write_quality(
     meter: UncertaintyMeter,
     *,
     training: Mapping[str, Any] | None,
+    provenance: Provenance,
 ) -> tuple[str, ...]:
     """Writes report and page, those that are asked for; gives the names of the flags."""
-    report = assess(image.array, label_map, spacing_mm=image.spacing_mm, uncertainty=meter, training=training)
+    report = assess(
+        image.array,
+        label_map,
+        spacing_mm=image.spacing_mm,
+        uncertainty=meter,
+        training=training,
+        provenance=provenance,
+    )
     for flag in report.flags:
         log.info("%s: %s", image.path, flag.reason)
     if outputs.report:
@@ -196,7 +215,6 @@ def _write_quality(
             image.array,
             label_map,
             affine=image.geometry.house_affine,
-            title=image.path.name,
             entropy=meter.entropy,
         )
         files.write_bytes(outputs.page, page.encode())

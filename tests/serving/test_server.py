@@ -1,5 +1,6 @@
 """What the service loads is what predict loads: the same settings, the same post-processing."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ def network(monkeypatch):
         return label_map
 
     found = SimpleNamespace(segment=segment, description={"training": {"num_cases": 5}})
-    monkeypatch.setattr(segmenters.addresses, "local_folder", lambda address: address)
+    monkeypatch.setattr(segmenters.addresses, "local_folder", Path)
     monkeypatch.setattr(segmenters, "load_network", lambda folders, settings: found)
     return found
 
@@ -29,6 +30,8 @@ def network(monkeypatch):
 def test_a_model_comes_with_its_version_and_what_is_known_of_its_training(network):
     model = server._load("models:/net/3", ServeSettings())
     assert (model.version, model.training) == ("net/3", {"num_cases": 5})
+    (source,) = model.segmenter.provenance(scan="a").models
+    assert (source.address, source.version) == ("models:/net/3", "3")
     image = np.zeros((2, 3, 3), np.int16)
     assert model.segmenter.segment(image, spacing_mm=(1.0, 1.0, 1.0)).sum() == 2
 

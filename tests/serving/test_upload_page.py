@@ -104,7 +104,7 @@ def test_the_real_report_starts_its_viewer_in_the_page(browser, temporary, tmp_p
         wait_until(lambda: "done in" in _message(browser), seconds=120)
         browser.switch_to.frame("shown")
         wait_until(lambda: browser.find_elements("css selector", "#viewer[data-state=ready]"), seconds=120)
-        assert "Segmentation by net/1" in browser.find_element("tag name", "h1").text
+        assert "scan.nii.gz segmented by net 1" in browser.find_element("tag name", "h1").text
         browser.switch_to.default_content()
         assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
         answer = served.post(nifti(scan((8, 60, 60)), folder=tmp_path), params={"response": "report"})

@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 from kits_ml import cli
 from kits_ml.config import PredictSettings
 from kits_ml.data import volumes
+from kits_ml.data.scans import name_of
 from kits_ml.errors import InputError
 from kits_ml.workflows import predict_folder as workflow
 from kits_ml.workflows.predict import predict
@@ -84,7 +85,8 @@ def test_reports_pages_and_dicom_segs(scans, fake_model):
         assert row["flags"].split() == [flag["name"] for flag in report["flags"]]
         page = (out / "page" / f"{name}.html").read_text(encoding="utf-8")
         assert page.startswith("<!")
-        assert name in page or "imaging.nii.gz" in page
+        scan = {"dicom": "dicom", "kits": "kits/imaging.nii.gz", "loose": "loose.nii.gz"}[name]
+        assert (report["provenance"]["scan"], f"<h1>{scan} segmented by model sha256 " in page) == (scan, True)
     assert [path.name for path in (out / "seg").iterdir()] == ["dicom.dcm"]
     seg = pydicom.dcmread(out / "seg" / "dicom.dcm")
     source = pydicom.dcmread(scans / "dicom" / "series" / "IM0")
@@ -236,3 +238,10 @@ def test_what_is_a_folder_of_scans(tmp_path):
     assert is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out"))
     assert not is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out.nii.gz"))
     assert not is_folder(PredictSettings(image=str(tmp_path / "ct.nii.gz"), output="out"))
+
+
+def test_what_reports_call_a_scan(scans, monkeypatch):
+    assert name_of(scans / "loose.nii.gz") == "loose.nii.gz"
+    assert name_of(scans / "kits" / "imaging.nii.gz") == "kits/imaging.nii.gz"
+    monkeypatch.chdir(scans / "dicom" / "series")
+    assert (name_of("."), name_of("..")) == ("series", "dicom")
