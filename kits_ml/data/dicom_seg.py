@@ -41,6 +41,24 @@ _CODES = {
 }
 
 
+def check_source(source: Volume) -> None:
+    """Looks whether a DICOM SEG could refer to a series, before anything is spent on its segmentation.
+
+    One of a single voxel is made, in memory, so that all that highdicom asks of the headers is asked.
+
+    Args:
+        source: the series as `images.read_image` gave it.
+
+    Raises:
+        InputError: no DICOM series, or one whose headers lack what binds a segmentation to it.
+    """
+    headers = _headers(source)
+    columns, rows, slices = source.geometry.shape
+    stacked = np.zeros((slices, rows, columns), np.uint8)
+    stacked[0, 0, 0] = KIDNEY  # of an empty one all frames would be made
+    _segmentation(stacked, headers, algorithm_name="kits_ml", algorithm_version="0")
+
+
 def write_dicom_seg(
     path: str | Path,
     label_map: np.ndarray,
@@ -64,15 +82,14 @@ def write_dicom_seg(
         InputError: a source that is no DICOM series, a label map on another grid, or a series whose headers lack what
             binds a segmentation to it.
     """
-    if not source.slice_paths:
-        raise InputError(f"{source.path}: not a DICOM series, expected one as source of a DICOM SEG")
     if label_map.shape != source.geometry.house_shape:
         raise InputError(f"label map of shape {label_map.shape}, expected the source's {source.geometry.house_shape}")
+    headers = _headers(source)
     # house order -> the series' (columns, rows, slices) -> (slices, rows, columns) as stacked
     stacked = source.geometry.to_file(label_map).transpose(2, 1, 0)
     segmentation = _segmentation(
         np.ascontiguousarray(stacked, np.uint8),
-        [_header(one) for one in source.slice_paths],
+        headers,
         algorithm_name=_long_string(algorithm_name),
         algorithm_version=_long_string(algorithm_version or kits_ml.__version__),
     )
@@ -128,6 +145,13 @@ def _segment(label: int, algorithm: highdicom.AlgorithmIdentificationSequence) -
         anatomic_regions=[region] if region else None,
         display_color=CIELabColor.from_rgb(*LABEL_COLOURS[label]),
     )
+
+
+def _headers(source: Volume) -> list[pydicom.Dataset]:
+    """Of the slices, in the order of the stack."""
+    if not source.slice_paths:
+        raise InputError(f"{source.path}: not a DICOM series, expected one as source of a DICOM SEG")
+    return [_header(one) for one in source.slice_paths]
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kits_ml.data import volumes
-from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.errors import InputError
 from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.segmenting import Window, observe_all
@@ -108,8 +108,7 @@ def segment(
         RefusedError: DICOM SEG of a scan that came as NIfTI, or of slices without the identifiers that it needs.
         StoppedJobError: nobody waits for it any more.
     """
-    if wanted is Wanted.DICOM_SEG and not volume.slice_paths:
-        raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
+    with_dicom_seg = _allows_dicom_seg(volume, wanted)
     provenance = model.segmenter.provenance(scan=scan, note=volume.note)
     is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
     meter = reporting.meter(volume.array.shape) if is_reported else None
@@ -123,7 +122,7 @@ def segment(
         )
     job.check()
     with metrics.stage("pack", job.seconds):
-        files = _packed(label_map, volume, wanted, provenance=provenance)
+        files = _packed(label_map, volume, wanted, provenance=provenance if with_dicom_seg else None)
     if meter is not None:
         with metrics.stage("report", job.seconds):
             report = reporting.assess(
@@ -139,31 +138,48 @@ def segment(
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 
 
+def _allows_dicom_seg(volume: volumes.Volume, wanted: Wanted) -> bool:
+    """Whether DICOM SEG is among the answers; of all, where the scan was DICOM and its headers allow it.
+
+    Raises:
+        RefusedError: it is the only one that is wanted, and cannot be made.
+    """
+    if wanted not in (Wanted.DICOM_SEG, Wanted.ALL):
+        return False
+    if not volume.slice_paths:
+        if wanted is Wanted.DICOM_SEG:
+            raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
+        return False
+    try:
+        check_source(volume)
+    except InputError as error:
+        reason = without_folder(str(error), Path(volume.path).parent)
+        if wanted is Wanted.DICOM_SEG:
+            raise RefusedError(422, reason) from error
+        log.warning("no DICOM SEG among all answers: %s", reason)
+        return False
+    return True
+
+
 def _packed(
-    label_map: np.ndarray, volume: volumes.Volume, wanted: Wanted, *, provenance: Provenance
+    label_map: np.ndarray, volume: volumes.Volume, wanted: Wanted, *, provenance: Provenance | None
 ) -> dict[str, bytes]:
-    """The label map in the formats that are wanted; of all, DICOM SEG where the scan was DICOM and allows it."""
+    """The label map in the formats that are wanted; DICOM SEG, which names its maker, where there is a provenance."""
     files, folder = {}, Path(volume.path).parent
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
         path = folder / SEGMENTATION_NAME
         volumes.write_label_map(path, label_map, volume.geometry)
         files[path.name] = path.read_bytes()
-    if wanted is Wanted.DICOM_SEG or (wanted is Wanted.ALL and volume.slice_paths):
+    if provenance is not None:
         path = folder / DICOM_SEG_NAME
-        try:
-            write_dicom_seg(
-                path,
-                label_map,
-                volume,
-                algorithm_name=provenance.algorithm_name,
-                algorithm_version=provenance.algorithm_version,
-            )
-            files[path.name] = path.read_bytes()
-        except InputError as error:
-            reason = without_folder(str(error), folder)
-            if wanted is Wanted.DICOM_SEG:
-                raise RefusedError(422, reason) from error
-            log.warning("no DICOM SEG among all answers: %s", reason)
+        write_dicom_seg(
+            path,
+            label_map,
+            volume,
+            algorithm_name=provenance.algorithm_name,
+            algorithm_version=provenance.algorithm_version,
+        )
+        files[path.name] = path.read_bytes()
     return files
 
 

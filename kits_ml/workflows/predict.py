@@ -15,7 +15,7 @@ import numpy as np
 from kits_ml import files
 from kits_ml.config import PredictSettings
 from kits_ml.data import images, scans, volumes
-from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
@@ -77,7 +77,8 @@ def predict(settings: PredictSettings) -> Predicted:
     """Segments one scan.
 
     Raises:
-        InputError: a scan that cannot be used, an unknown model, an output that exists or is not as it was written.
+        InputError: a scan that cannot be used, or whose headers allow no DICOM SEG where one is wanted, an unknown
+            model, an output that exists or is not as it was written.
     """
     outputs = outputs_of(settings)
     if not settings.overwrite:
@@ -85,6 +86,8 @@ def predict(settings: PredictSettings) -> Predicted:
     image = read_scan(Path(settings.image))  # before the model, which may be far away
     if outputs.dicom_seg and not image.slice_paths:
         raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
+    if outputs.dicom_seg:
+        check_source(image)
     return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -16,15 +17,17 @@ import kits_ml
 from kits_ml import files, runtime
 from kits_ml.config import PredictSettings
 from kits_ml.data import scans, volumes
+from kits_ml.data.dicom_seg import check_source
 from kits_ml.errors import InputError, first_line
 from kits_ml.labels import REGIONS
-from kits_ml.workflows.predict import SUFFIXES, check_suffix, predict_scan, read_scan
+from kits_ml.workflows.predict import SUFFIXES, Outputs, check_suffix, predict_scan, read_scan
 from kits_ml.workflows.scan_jobs import ScanJob
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 PREDICTIONS_CSV = "predictions.csv"
 
-#: Of `predictions.csv`. A scan that failed has a message and nothing else; flags are there with a report or a page.
+#: Of `predictions.csv`. A scan that failed has a message and nothing else; one that got all but its DICOM SEG has a
+#: message too. Flags are there with a report or a page.
 COLUMNS = ("name", "image", *(f"{region}_ml" for region in REGIONS), "flags", "seconds", "message")
 
 
@@ -36,7 +39,7 @@ class PredictedFolder:
         output: the folder with a label map a scan, and `predictions.csv`.
         rows: of that table, by the scan's name.
         num_kept: how many of them were there from before.
-        failures: messages by the scan's name.
+        failures: messages by the scan's name, also of those that got all but their DICOM SEG.
     """
 
     output: Path
@@ -83,18 +86,37 @@ def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> Mapping[
     row = {"name": job.scan.name, "image": str(job.scan.path)}
     try:
         job.begin(overwrite=overwrite)
-        predicted = predict_scan(segmenter, read_scan(job.scan.path), job.outputs)
+        image = read_scan(job.scan.path)
+        outputs, missing = _possible(job.outputs, image)
+        predicted = predict_scan(segmenter, image, outputs)
     except Exception as error:
         message = _message(error)
         if message is None:
             raise
-        tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
-        return row | {"message": message}
+        return row | {"message": _say(job, message)}
     row |= {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
     row["flags"] = " ".join(predicted.flags)
     row["seconds"] = round(predicted.seconds, 1)
+    if missing:
+        row["message"] = _say(job, missing)
     job.finish(row)
     return row
+
+
+def _possible(outputs: Outputs, image: volumes.Volume) -> tuple[Outputs, str]:
+    """The outputs that a scan can have, and why it cannot have the others; a series may allow no DICOM SEG."""
+    if outputs.dicom_seg:
+        try:
+            check_source(image)
+        except InputError as error:
+            return dataclasses.replace(outputs, dicom_seg=None), f"all but the DICOM SEG is there: {error}"
+    return outputs, ""
+
+
+def _say(job: ScanJob, message: str) -> str:
+    """Says what is wrong with a scan now, above the progress bar; it is said again at the end."""
+    tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
+    return message
 
 
 def _message(error: Exception) -> str | None:

@@ -135,9 +135,11 @@ def test_dicom_seg_needs_slices_that_it_can_refer_to(served, tmp_path):
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("a NIfTI file, expected a zip of DICOM slices")
     body = zipped(series(FrameOfReferenceUID=None))
+    begun = served.network.num_begun
     answer = served.post(body, params={"response": "dicom_seg"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("upload/study/IM0: no FrameOfReferenceUID")
+    assert served.network.num_begun == begun  # nothing was segmented in vain
     with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
         assert "segmentation.dcm" not in archive.namelist()
 

@@ -88,6 +88,17 @@ def test_what_is_left_out_is_said(series, tmp_path, caplog):
     assert "a single slice; its thickness of 5 mm is taken for its depth" in caplog.text
 
 
+def test_headers_that_allow_no_dicom_seg_are_told_before_the_model_is_loaded(series, tmp_path, monkeypatch):
+    for path in series.iterdir():
+        ds = pydicom.dcmread(path)
+        del ds.FrameOfReferenceUID
+        ds.save_as(path)
+    monkeypatch.setattr(workflow, "load_segmenter", lambda *_: pytest.fail("loaded in vain"))
+    outputs = {"output": str(tmp_path / "a.nii"), "dicom_seg": str(tmp_path / "a.dcm")}
+    with pytest.raises(InputError, match="IM0: no FrameOfReferenceUID"):
+        workflow.predict(PredictSettings(image=str(series), **outputs))
+
+
 def test_a_gap_stops_before_the_network(series, tmp_path):
     (series / "IM1").rename(series / ".IM1")
     ds = pydicom.dcmread(series / "IM2")

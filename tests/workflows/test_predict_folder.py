@@ -161,6 +161,25 @@ def test_one_bad_scan_does_not_stop_the_rest(scans, fake_model):
     assert predict_folder(_settings(scans, fake_model())).num_kept == 3
 
 
+def test_a_series_that_allows_no_dicom_seg_keeps_its_label_map(scans, fake_model):
+    for path in (scans / "dicom" / "series").iterdir():
+        ds = pydicom.dcmread(path)
+        del ds.FrameOfReferenceUID
+        ds.save_as(path)
+    output = scans.parent / "out"
+    arguments = ["predict", "--image", str(scans), "--output", str(output), "--model", fake_model()]
+    arguments += ["--dicom_seg", "seg.dcm"]
+    for said in ("3 scans segmented, 0 were there, 0 failed", "0 scans segmented, 3 were there, 0 failed"):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 1
+        assert said in result.output
+        assert "1 of 3 cases failed:\n  dicom: all but the DICOM SEG is there: " in result.output
+        assert "IM0: no FrameOfReferenceUID" in result.output
+    assert (output / "dicom.nii.gz").exists()
+    assert not (output / "seg").exists()
+    assert float(_table(output)["dicom"]["kidney_ml"]) > 0
+
+
 def test_memory_that_runs_out_stops_one_scan_and_a_fault_all(scans, fake_model, monkeypatch):
     predict_scan = workflow.predict_scan
 
