@@ -25,35 +25,10 @@ from kits_ml.inference.quality import assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
+from kits_ml.workflows.outputs import Outputs, appearing_together, check_absent, outputs_of
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 log = logging.getLogger(__name__)
-
-#: What the name of each output ends in.
-SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "output": volumes.NIFTI_SUFFIXES,
-    "overlay": (".png", ".PNG"),
-    "probabilities": volumes.NIFTI_SUFFIXES,
-    "report": (".json",),
-    "page": (".html",),
-    "dicom_seg": (".dcm",),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The files of one scan; None for what is not asked for. See `PredictSettings`."""
-
-    output: Path
-    overlay: Path | None = None
-    probabilities: Path | None = None
-    report: Path | None = None
-    page: Path | None = None
-    dicom_seg: Path | None = None
-
-    def paths(self) -> dict[str, Path]:
-        """Those that are asked for, by what they are."""
-        return {name: path for name, path in vars(self).items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,34 +66,6 @@ def predict(settings: PredictSettings) -> Predicted:
     return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
 
 
-def outputs_of(settings: PredictSettings) -> Outputs:
-    """The files that the settings ask for.
-
-    Raises:
-        InputError: a name with another ending, or one for two of them.
-    """
-    given = {name: getattr(settings, name) for name in SUFFIXES if getattr(settings, name) is not None}
-    for name, value in given.items():
-        check_suffix(name, value)
-    paths = {name: Path(value) for name, value in given.items()}
-    if len(set(paths.values())) < len(paths):
-        raise InputError(f"{', '.join(paths)}: found {', '.join(given.values())}, expected a name for each")
-    return Outputs(**paths)
-
-
-def check_suffix(name: str, value: str) -> None:
-    """Raises an `InputError` where an output's name ends in something else than its kind's."""
-    if not value.endswith(SUFFIXES[name]):
-        raise InputError(f"{value}: expected a name for {name} that ends in {' or '.join(SUFFIXES[name])}")
-
-
-def check_absent(outputs: Outputs) -> None:
-    """Raises an `InputError` where an output is there already."""
-    for path in outputs.paths().values():
-        if path.exists():
-            raise InputError(f"{path}: exists; expected a new name, or --overwrite true")
-
-
 def read_scan(path: Path) -> volumes.Volume:
     """Reads a scan, and says what there is to say of it.
 
@@ -134,7 +81,7 @@ def read_scan(path: Path) -> volumes.Volume:
 def predict_scan(
     segmenter: Segmenter, image: volumes.Volume, outputs: Outputs, *, progress: str | None = None
 ) -> Predicted:
-    """Segments a scan and writes what is asked for; the label map, which is verified, last.
+    """Segments a scan and writes what is asked for, all of it or, after an error, nothing.
 
     Args:
         segmenter: what segments.
@@ -146,6 +93,15 @@ def predict_scan(
         InputError: a scan that cannot be used, or a label map that is not as it was written.
     """
     started = time.monotonic()
+    with appearing_together(outputs) as hidden:
+        volumes_ml, flags = _predict_into(hidden, segmenter, image, progress=progress)
+    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+
+
+def _predict_into(
+    outputs: Outputs, segmenter: Segmenter, image: volumes.Volume, *, progress: str | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Writes the outputs; gives the regions' volumes in millilitres and the flags' names."""
     meter = UncertaintyMeter(image.array.shape) if outputs.report or outputs.page else None
     with _packed(outputs, image) as packed:
         try:
@@ -173,7 +129,7 @@ def predict_scan(
             algorithm_version=provenance.algorithm_version,
         )
     write_verified(outputs.output, label_map, image.geometry)
-    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+    return volumes_ml, flags
 
 
 def _provenance(segmenter: Segmenter, image: volumes.Volume) -> Provenance:

@@ -80,6 +80,24 @@ def test_report_page_and_dicom_seg_say_where_they_come_from(series, tmp_path):
     assert not any(str(tmp_path) in text for text in (json.dumps(provenance), page))
 
 
+def test_what_fails_late_leaves_nothing_and_can_be_done_again(series, tmp_path, monkeypatch):
+    names = {"output": "out/a.nii", "report": "out/a.json", "page": "out/a.html", "dicom_seg": "out/a.dcm"}
+    settings = PredictSettings(image=str(series), **{name: str(tmp_path / value) for name, value in names.items()})
+    write_verified = workflow.write_verified
+
+    def damaged(path, *content):
+        write_verified(path, *content)
+        raise InputError(f"{path}: read back after writing: other voxels")
+
+    monkeypatch.setattr(workflow, "write_verified", damaged)
+    with pytest.raises(InputError, match=r"out/a\.nii: read back"):
+        workflow.predict(settings)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(workflow, "write_verified", write_verified)
+    workflow.predict(settings)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii", "a.json", "a.html", "a.dcm"}
+
+
 def test_what_is_left_out_is_said(series, tmp_path, caplog):
     caplog.set_level(logging.INFO, "kits_ml")
     for index in (1, 2):

@@ -1,6 +1,7 @@
 """A folder of scans: all that can be segmented is, once, and what is there is not lost; the network is a function."""
 
 import csv
+import errno
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from kits_ml.config import PredictSettings
 from kits_ml.data import volumes
 from kits_ml.data.scans import name_of
 from kits_ml.errors import InputError
+from kits_ml.workflows import predict as predicting
 from kits_ml.workflows import predict_folder as workflow
 from kits_ml.workflows.predict import predict
 from kits_ml.workflows.predict_folder import is_folder, predict_folder
@@ -180,24 +182,75 @@ def test_a_series_that_allows_no_dicom_seg_keeps_its_label_map(scans, fake_model
     assert float(_table(output)["dicom"]["kidney_ml"]) > 0
 
 
-def test_memory_that_runs_out_stops_one_scan_and_a_fault_all(scans, fake_model, monkeypatch):
-    predict_scan = workflow.predict_scan
+@pytest.fixture
+def loose_fails(monkeypatch):
+    """Makes the scan `loose` fail where it has been segmented and the first output written."""
+    write_verified = predicting.write_verified
 
-    def fails(error):
-        def fail(segmenter, image, outputs, **options):
-            if image.path.name == "loose.nii.gz":
+    def fail_with(error: BaseException | None) -> None:
+        def write(path, *content):
+            write_verified(path, *content)
+            if error is not None and "loose" in path.name:
                 raise error
-            return predict_scan(segmenter, image, outputs, **options)
 
-        return fail
+        monkeypatch.setattr(predicting, "write_verified", write)
 
-    monkeypatch.setattr(workflow, "predict_scan", fails(MemoryError("Unable to allocate 9 GiB")))
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            "out of memory (Unable to allocate 9 GiB); expected a smaller scan",
+        ),
+        (PermissionError(13, "Permission denied", "a"), "[Errno 13] Permission denied: 'a'"),
+        (TypeError("a fault\nat length"), "TypeError: a fault"),
+    ],
+)
+def test_whatever_ends_one_scan_does_not_stop_the_rest(scans, fake_model, loose_fails, error, message, caplog):
+    _write_scan(scans / "very_last.nii.gz")
+    loose_fails(error)
     predicted = predict_folder(_settings(scans, fake_model()))
     assert list(predicted.failures) == ["loose"]
-    assert predicted.failures["loose"].startswith("out of memory (Unable to allocate 9 GiB); expected a smaller scan")
-    monkeypatch.setattr(workflow, "predict_scan", fails(TypeError("a fault")))
-    with pytest.raises(TypeError, match="a fault"):
-        predict_folder(_settings(scans, fake_model()))
+    assert predicted.failures["loose"].startswith(message)
+    assert "\n" not in predicted.failures["loose"]
+    assert ("test_predict_folder.py" in caplog.text) == isinstance(error, TypeError)  # the traceback
+    done = {path.name for path in predicted.output.glob("*.nii.gz")}
+    assert done == {"dicom.nii.gz", "kits.nii.gz", "very_last.nii.gz"}
+    assert {path.name for path in (predicted.output / ".predictions").iterdir()} == {
+        f"{name}.json" for name in ("dicom", "kits", "very_last")
+    }
+
+
+def test_a_scan_that_fails_leaves_what_was_there(scans, fake_model, loose_fails):
+    """What another model made stays, with the record by which it is known to be finished."""
+    model = fake_model()
+    predict_folder(_settings(scans, model, report="r.json"))
+    out = scans.parent / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*loose*")}
+    assert len(before) == 3  # label map, report, record
+    fake_model(content="other weights")
+    loose_fails(TypeError("a fault"))
+    options = {"report": "r.json", "page": "p.html", "overwrite": True}
+    assert list(predict_folder(_settings(scans, model, **options)).failures) == ["loose"]
+    assert {path: path.read_bytes() for path in out.rglob("*loose*")} == before
+    fake_model(content="")
+    loose_fails(None)
+    assert "message" not in predict_folder(_settings(scans, model, report="r.json")).rows["loose"]
+    assert {path: path.read_bytes() for path in before} == before  # it was not done again
+
+
+def test_a_full_disk_stops_all(scans, fake_model, loose_fails):
+    _write_scan(scans / "very_last.nii.gz")
+    loose_fails(OSError(errno.ENOSPC, "No space left on device"))
+    arguments = ["predict", "--image", str(scans), "--output", str(scans.parent / "out"), "--model", fake_model()]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 1
+    assert result.output.strip().endswith(f"{scans.parent / 'out'}: No space left on device")
+    assert list(_table(scans.parent / "out")) == ["dicom", "kits"]
+    assert not list((scans.parent / "out").glob("very_last*"))
 
 
 def test_a_killed_run_goes_on(scans, fake_model, monkeypatch):
