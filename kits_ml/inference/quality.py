@@ -41,7 +41,8 @@ class QualityReport:
         doubt: by label (`kidney`, `tumour`) the means of `confidence`, `entropy` and, where it was measured,
             `spread`, all in [0, 1] and None where there is no such voxel; empty where no uncertainty is known.
         flags: what speaks against the prediction, errors first; empty if nothing.
-        provenance: what it was made of and by; None where nobody said.
+        limits: the settings by which the flags were raised.
+        provenance: what the prediction was made of and by; None where nobody said.
     """
 
     shape: tuple[int, int, int]
@@ -54,6 +55,7 @@ class QualityReport:
     contrast: str
     doubt: Mapping[str, Mapping[str, float | None]]
     flags: tuple[Flag, ...]
+    limits: Mapping[str, float]
     provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +74,7 @@ class QualityReport:
             "doubt": {
                 label: {name: _rounded(value) for name, value in means.items()} for label, means in self.doubt.items()
             },
+            "limits": dict(self.limits),
             "shape": list(self.shape),
             "spacing_mm": [round(size, 6) for size in self.spacing_mm],
         }
@@ -91,7 +94,7 @@ class QualityReport:
         }
         return cls(
             **nested,
-            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt")},
+            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt", "limits")},
             flags=tuple(Flag(**one) for one in values["flags"]),
             provenance=values["provenance"] and Provenance.from_dict(values["provenance"]),
             shape=tuple(values["shape"]),
@@ -154,6 +157,7 @@ def assess(
         contrast=contrast.contrast_class(kidney_hu),
         doubt=_doubt(label_map, uncertainty),
         flags=flags.raise_flags(facts),
+        limits=settings.to_dict(),
         provenance=provenance,
     )
 

@@ -76,7 +76,7 @@ def render_page(
         *(page.table(one) for one in _tables(report)),
         _viewer(report, volumes, affine=affine, note=grid.note()),
         *(page.picture(one) for one in _pictures(report, image, label_map)),
-        *([page.table(_provenance(report.provenance))] if report.provenance else []),
+        *([page.table(_provenance(report.provenance, limits=report.limits))] if report.provenance else []),
         f"<script>{_asset('niivue.umd.js')}</script>",
         f"<script>{_asset('page.js')}</script>",
     ]
@@ -91,24 +91,28 @@ def _title(provenance: Provenance | None) -> str:
     return " ".join(filter(None, (provenance.scan or "A scan", models and f"segmented by {models}")))
 
 
-def _provenance(provenance: Provenance) -> page.Table:
+def _provenance(provenance: Provenance, *, limits: Mapping[str, float]) -> page.Table:
     rows = [["scan", provenance.scan or "not named"]]
     for one in provenance.models:
         digests = "; ".join(f"SHA-256 of {name} {digest}" for name, digest in one.sha256.items())
         rows.append(["model", f"{one.address}; {digests}" if digests else one.address])
-    cleaning = ", ".join(f"{name} {_word(value)}" for name, value in provenance.postprocessing.items())
     rows += [
         ["engine", provenance.engine],
         ["test-time augmentation", provenance.test_time_augmentation],
-        ["post-processing", cleaning or "none"],
+        ["post-processing", _words(provenance.postprocessing)],
+        ["flags are raised by", _words(limits)],
         ["kits_ml", provenance.kits_ml],
         *([["note", provenance.note]] if provenance.note else []),
     ]
     return page.Table(title="Where this comes from", header=["", "found"], rows=rows, of_words=True)
 
 
-def _word(value: Any) -> str:
-    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _words(settings: Mapping[str, Any]) -> str:
+    shown = {
+        name: "off" if value is None else f"{value:g}" if isinstance(value, float) else value
+        for name, value in settings.items()
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "none"
 
 
 def _subtitle(report: QualityReport) -> str:

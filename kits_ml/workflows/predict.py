@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kits_ml import files
-from kits_ml.config import PredictSettings
+from kits_ml.config import PredictSettings, QualitySettings
 from kits_ml.data import images, scans, volumes
 from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
@@ -21,7 +20,7 @@ from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
 from kits_ml.inference.provenance import Provenance
-from kits_ml.inference.quality import assess
+from kits_ml.inference.quality import QualityReport, assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
@@ -63,7 +62,8 @@ def predict(settings: PredictSettings) -> Predicted:
         raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
     if outputs.dicom_seg:
         check_source(image)
-    return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
+    segmenter = load_segmenter(settings.model, settings)
+    return predict_scan(segmenter, image, outputs, quality=settings.select(QualitySettings), progress="segment")
 
 
 def read_scan(path: Path) -> volumes.Volume:
@@ -79,7 +79,12 @@ def read_scan(path: Path) -> volumes.Volume:
 
 
 def predict_scan(
-    segmenter: Segmenter, image: volumes.Volume, outputs: Outputs, *, progress: str | None = None
+    segmenter: Segmenter,
+    image: volumes.Volume,
+    outputs: Outputs,
+    *,
+    quality: QualitySettings | None = None,
+    progress: str | None = None,
 ) -> Predicted:
     """Segments a scan and writes what is asked for, all of it or, after an error, nothing.
 
@@ -87,6 +92,7 @@ def predict_scan(
         segmenter: what segments.
         image: the scan.
         outputs: the files to write; those that are there are replaced.
+        quality: limits of the report; the defaults where none are given.
         progress: what the progress bar over the slices says; without, there is none.
 
     Raises:
@@ -94,12 +100,17 @@ def predict_scan(
     """
     started = time.monotonic()
     with appearing_together(outputs) as hidden:
-        volumes_ml, flags = _predict_into(hidden, segmenter, image, progress=progress)
+        volumes_ml, flags = _predict_into(hidden, segmenter, image, quality=quality, progress=progress)
     return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
 
 
 def _predict_into(
-    outputs: Outputs, segmenter: Segmenter, image: volumes.Volume, *, progress: str | None
+    outputs: Outputs,
+    segmenter: Segmenter,
+    image: volumes.Volume,
+    *,
+    quality: QualitySettings | None,
+    progress: str | None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Writes the outputs; gives the regions' volumes in millilitres and the flags' names."""
     meter = UncertaintyMeter(image.array.shape) if outputs.report or outputs.page else None
@@ -118,8 +129,17 @@ def _predict_into(
     provenance = _provenance(segmenter, image)
     flags = ()
     if meter is not None:
-        training = segmenter.network.description.get("training")
-        flags = _write_quality(outputs, image, label_map, meter, training=training, provenance=provenance)
+        report = assess(
+            image.array,
+            label_map,
+            spacing_mm=image.spacing_mm,
+            uncertainty=meter,
+            training=segmenter.network.description.get("training"),
+            settings=quality,
+            provenance=provenance,
+        )
+        _write_quality(outputs, report, image, label_map, entropy=meter.entropy)
+        flags = tuple(flag.name for flag in report.flags)
     if outputs.dicom_seg:
         write_dicom_seg(
             outputs.dicom_seg,
@@ -145,23 +165,9 @@ def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[P
 
 
 def _write_quality(
-    outputs: Outputs,
-    image: volumes.Volume,
-    label_map: np.ndarray,
-    meter: UncertaintyMeter,
-    *,
-    training: Mapping[str, Any] | None,
-    provenance: Provenance,
-) -> tuple[str, ...]:
-    """Writes report and page, those that are asked for; gives the names of the flags."""
-    report = assess(
-        image.array,
-        label_map,
-        spacing_mm=image.spacing_mm,
-        uncertainty=meter,
-        training=training,
-        provenance=provenance,
-    )
+    outputs: Outputs, report: QualityReport, image: volumes.Volume, label_map: np.ndarray, *, entropy: np.ndarray
+) -> None:
+    """Writes report and page, those that are asked for, and says what flags there are."""
     for flag in report.flags:
         log.info("%s: %s", image.path, flag.reason)
     if outputs.report:
@@ -174,10 +180,9 @@ def _write_quality(
             image.array,
             label_map,
             affine=image.geometry.house_affine,
-            entropy=meter.entropy,
+            entropy=entropy,
         )
         files.write_bytes(outputs.page, page.encode())
-    return tuple(flag.name for flag in report.flags)
 
 
 def _write_overlay(path: Path, image: volumes.Volume, label_map: np.ndarray, volumes_ml: Mapping[str, float]) -> None:

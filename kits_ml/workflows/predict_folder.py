@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import kits_ml
 from kits_ml import files, runtime
-from kits_ml.config import PredictSettings
+from kits_ml.config import PredictSettings, QualitySettings
 from kits_ml.data import scans, volumes
 from kits_ml.data.dicom_seg import check_source
 from kits_ml.errors import InputError, first_line
@@ -80,7 +80,7 @@ def predict_folder(settings: PredictSettings) -> PredictedFolder:
     try:
         for scan in tqdm(found, desc="predict", unit="scan"):
             job = ScanJob(scan=scan, folder=output, names=names, made_by=made_by)
-            rows[scan.name], is_kept = _attempt(job, segmenter, overwrite=settings.overwrite)
+            rows[scan.name], is_kept = _attempt(job, segmenter, settings)
             num_kept += is_kept
     except BaseException as error:  # Ctrl-C and a full disk leave a table of what is done
         if is_disk_full(error):
@@ -93,13 +93,13 @@ def predict_folder(settings: PredictSettings) -> PredictedFolder:
     return PredictedFolder(output=output, rows=rows, num_kept=num_kept, failures=failures)
 
 
-def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> tuple[Mapping[str, Any], bool]:
+def _attempt(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> tuple[Mapping[str, Any], bool]:
     """Segments a scan unless that is done; gives its row of the table, and whether it was there."""
     scan = {"name": job.scan.name, "image": str(job.scan.path)}
     try:
         if (kept := job.finished()) is not None:
             return kept, True
-        predicted, missing = _predict(job, segmenter, overwrite=overwrite)
+        predicted, missing = _predict(job, segmenter, settings)
         row = scan | {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
         row |= {"flags": " ".join(predicted.flags), "seconds": round(predicted.seconds, 1)}
         if missing:
@@ -113,13 +113,13 @@ def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> tuple[Ma
     return scan | {"message": _say(job, message)}, False
 
 
-def _predict(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> tuple[Predicted, str]:
+def _predict(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> tuple[Predicted, str]:
     """Segments a scan; says which of its outputs it cannot have. After an error all is as before."""
-    before = job.begin(overwrite=overwrite)
+    before = job.begin(overwrite=settings.overwrite)
     try:
         image = read_scan(job.scan.path)
         outputs, missing = _possible(job.outputs, image)
-        return predict_scan(segmenter, image, outputs), missing
+        return predict_scan(segmenter, image, outputs, quality=settings.select(QualitySettings)), missing
     except BaseException:
         job.withdraw(before)
         raise
@@ -181,4 +181,6 @@ def _made_by(segmenter: Segmenter, settings: PredictSettings) -> str:
         "engine": settings.engine,
         "kits_ml": kits_ml.__version__,
     }
+    if settings.report or settings.page:
+        content["quality"] = settings.select(QualitySettings).to_dict()
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

@@ -246,6 +246,7 @@ def test_the_report_survives_json():
     assert again.to_dict() == values
     assert again.flags == report.flags
     assert again.provenance == provenance
+    assert QualitySettings.from_mapping(values["limits"]) == QualitySettings()
     assert again.kidneys[0].side == "right"
     assert again.fragments == report.fragments
     assert "not a medical device" in values["notice"]

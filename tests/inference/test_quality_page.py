@@ -92,7 +92,10 @@ def test_it_says_where_it_comes_from(html):
     for said in (
         "scan scan &lt;7&gt; &amp; co.nii.gz model models:/kits-&lt;unet&gt;/3; SHA-256 of model.keras 0123456789abc",
         "engine openvino test-time augmentation flip_left_right",
-        "post-processing keep_largest_kidneys 2, tumour_contact_mm off, minimum_kidney_ml 20 kits_ml 9.9",
+        "post-processing keep_largest_kidneys 2, tumour_contact_mm off, minimum_kidney_ml 20",
+        "flags are raised by fragment_kidney_ml 15,",
+        "lowest_kidney_ml 50, highest_kidney_ml 400, highest_tumour_ml 1500, lowest_kidney_confidence 0.8,",
+        "kits_ml 9.9",
         "note scan &lt;7&gt; &amp; co.nii.gz: left out 1 SEG",
     ):
         assert said in told, said

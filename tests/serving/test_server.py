@@ -44,6 +44,21 @@ def test_post_processing_that_is_asked_for_is_done(network):
     assert segmenter.segment(image, spacing_mm=(10.0, 10.0, 10.0)).sum() == 2  # 2 ml
 
 
+def test_limits_of_the_report_are_settings():
+    """Two kidneys of 5 x 5 x 5 voxels of 8 mm: 64 ml each."""
+    image, label_map = np.full((12, 20, 40), 150, np.int16), np.zeros((12, 20, 40), np.uint8)
+    label_map[3:8, 8:13, 5:10] = label_map[3:8, 8:13, 30:35] = 1
+
+    def flags(**limits):
+        reporting = server.reporting_of(ServeSettings(**limits))
+        meter = reporting.meter(image.shape)
+        report = reporting.assess(image, label_map, spacing_mm=(8.0, 8.0, 8.0), uncertainty=meter)
+        return [flag.name for flag in report.flags]
+
+    assert flags() == []
+    assert flags(lowest_kidney_ml=70.0) == ["implausible_kidney_volume"] * 2
+
+
 def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         server.serve(ServeSettings(model="nowhere"))

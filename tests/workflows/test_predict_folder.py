@@ -182,6 +182,36 @@ def test_a_series_that_allows_no_dicom_seg_keeps_its_label_map(scans, fake_model
     assert float(_table(output)["dicom"]["kidney_ml"]) > 0
 
 
+def test_limits_of_the_report_are_options_of_the_command(scans, fake_model):
+    """The model finds less than a millilitre of kidney, which is a fragment unless the limits say otherwise."""
+    out = scans.parent / "out"
+    arguments = ["predict", "--image", str(scans / "loose.nii.gz"), "--model", fake_model(), "--overwrite", "true"]
+    arguments += ["--output", str(out / "a.nii"), "--report", str(out / "a.json")]
+
+    def kidneys(*limits: str) -> tuple[list[dict], list[str]]:
+        result = CliRunner().invoke(cli.main, [*arguments, *limits])
+        assert result.exit_code == 0, result.output
+        report = json.loads((out / "a.json").read_text())
+        return report["kidneys"], [flag["name"] for flag in report["flags"]]
+
+    found, flags = kidneys()
+    assert (found, "no_kidney" in flags) == ([], True)
+    found, flags = kidneys("--fragment_kidney_ml", "0.01", "--lowest_kidney_ml", "0.01")
+    assert found
+    assert "no_kidney" not in flags
+    assert json.loads((out / "a.json").read_text())["limits"]["lowest_kidney_ml"] == 0.01
+    result = CliRunner().invoke(cli.main, [*arguments, "--lowest_kidney_ml", "10"])
+    assert "lowest_kidney_ml: found 10, expected at least fragment_kidney_ml 15" in result.output
+
+
+@pytest.mark.parametrize("report", ["r.json", None])
+def test_other_limits_make_another_report_but_no_other_label_map(scans, fake_model, report):
+    model = fake_model()
+    predict_folder(_settings(scans, model, report=report))
+    again = predict_folder(_settings(scans, model, report=report, highest_tumour_ml=1000.0))
+    assert (again.num_kept, len(again.failures)) == ((0, 3) if report else (3, 0))
+
+
 @pytest.fixture
 def loose_fails(monkeypatch):
     """Makes the scan `loose` fail where it has been segmented and the first output written."""
