@@ -99,7 +99,7 @@ def segment(
         model: that segments.
         wanted: what to make.
         scan: what the client calls it; may be empty.
-        job: is asked after each slice whether to go on.
+        job: is asked after each slice and each part whether to go on.
         reporting: how the report and the page are made.
         metrics: are told how long the parts took.
 
@@ -109,6 +109,7 @@ def segment(
         StoppedJobError: nobody waits for it any more.
     """
     with_dicom_seg = _allows_dicom_seg(volume, wanted)
+    job.check()
     provenance = model.segmenter.provenance(scan=scan, note=volume.note)
     is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
     meter = reporting.meter(volume.array.shape) if is_reported else None
@@ -123,6 +124,7 @@ def segment(
     job.check()
     with metrics.stage("pack", job.seconds):
         files = _packed(label_map, volume, wanted, provenance=provenance if with_dicom_seg else None)
+    job.check()
     if meter is not None:
         with metrics.stage("report", job.seconds):
             report = reporting.assess(
@@ -133,7 +135,9 @@ def segment(
                 training=model.training,
                 provenance=provenance,
             )
+            job.check()
             files |= _reported(report, label_map, volume, wanted, entropy=meter.entropy, reporting=reporting)
+    job.check()
     body = _zipped(files) if wanted is Wanted.ALL else files[FILE_NAMES[wanted]]
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 

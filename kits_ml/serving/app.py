@@ -146,7 +146,12 @@ def _add_states(app: FastAPI, service: Service) -> None:
             raise RefusedError(503, "the scan at work does not come back; restart the service")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", summary="Whether a scan would be taken", responses=problems.described(503))
+    # a full queue is ready too: taken out of a load balancer, it could not tell anybody when to come again
+    @app.get(
+        "/ready",
+        summary="Whether a model answers; with a full queue too, which says 429 itself",
+        responses=problems.described(503),
+    )
     async def ready() -> JSONResponse:
         model = service.model()
         return JSONResponse({"status": "ready", "model": model.version})
