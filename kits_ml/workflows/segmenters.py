@@ -154,7 +154,7 @@ def _source(address: str, folder: Path, *, engine: str) -> ModelSource:
     """What there is to say of a model; where a folder lies is nobody's business."""
     names = [MODEL_FILE, DESCRIPTION_FILE, *([ONNX_FILE] if engine != "keras" else [])]
     return ModelSource(
-        address=address if ":/" in address else scans.name_of(address),
+        address=address if address.startswith(("models:/", "runs:/")) else scans.name_of(address),
         sha256={name: sha256_of(folder / name) for name in names if (folder / name).is_file()},
     )
 

@@ -98,6 +98,16 @@ def test_segments_say_what_they_are(tmp_path):
     assert kidney.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == kits_ml.__version__
 
 
+def test_any_model_s_name_fits(tmp_path):
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
+    names = {"algorithm_name": "größe\\2\t", "algorithm_version": 70 * "3"}
+    write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), source, **names)
+    algorithm = (
+        pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    )
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("gr??e?2?", 64 * "3")
+
+
 def test_slices_without_a_label_have_no_frame(tmp_path):
     source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     label_map = np.zeros(SHAPE, np.uint8)
