@@ -36,6 +36,12 @@ class ModelSource:
         digest = next(iter(self.sha256.values()), "")
         return self._registered()[1] or (f"sha256 {digest[:_SHORT]}" if digest else "unknown")
 
+    @property
+    def registered_as(self) -> str | None:
+        """`"kits-unet, version 3"`; None for what is not in a registry."""
+        name, version = self._registered()
+        return f"{name}, version {version}" if name else None
+
     def _registered(self) -> tuple[str, str]:
         if not self.address.startswith("models:/"):
             return "", ""

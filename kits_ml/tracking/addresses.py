@@ -136,15 +136,3 @@ def pinned(model: str) -> str:
         return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:
         raise InputError(f"model {model}: not found ({first_line(error)})") from error
-
-
-def version_of(model: str) -> str | None:
-    """The version behind a registered model's address, such as `"kits-unet, version 3"`; None for anything else.
-
-    Args:
-        model: as for `local_folder`.
-    """
-    if not model.startswith("models:/"):
-        return None
-    name, _, version = pinned(model).removeprefix("models:/").rpartition("/")
-    return f"{name}, version {version}" if name else None

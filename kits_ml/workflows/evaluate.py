@@ -27,7 +27,7 @@ from kits_ml.evaluation.measured import measure_case
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import MODEL_FILE, Predictor
 from kits_ml.inference.segmenting import Observer
-from kits_ml.tracking import addresses, runs
+from kits_ml.tracking import runs
 from kits_ml.workflows import evaluation_folder
 from kits_ml.workflows.evaluation_folder import prediction_path
 from kits_ml.workflows.report import Evaluated, Loader, ShownCase, log_evaluation, write_evaluation
@@ -181,11 +181,11 @@ def _by_model(
     cases = select_unseen(cases, network) if settings.subset == "unseen" else cases
     scored, failures = score_model(segmenter, cases, output=output)
     case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
-    versions = [addresses.version_of(address) for address in addresses.split_addresses(settings.model)]
+    versions = [one.registered_as for one in segmenter.models]
     facts = {
         "model": settings.model,
         "model version": ", ".join(filter(None, versions)) or None,
-        "model digest": ", ".join(sha256_of(folder / MODEL_FILE)[:16] for folder in segmenter.folders),
+        "model digest": ", ".join(one.sha256[MODEL_FILE][:16] for one in segmenter.models),
         "data": settings.data,
         "data digest": digest_of(case_digests),
         **describe_model(network),

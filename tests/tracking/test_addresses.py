@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kits_ml.errors import InputError
-from kits_ml.tracking.addresses import local_folder, pinned, split_addresses, version_of
+from kits_ml.tracking.addresses import local_folder, pinned, split_addresses
 from tests.tracking.registry_cases import add_version
 
 
@@ -24,7 +24,7 @@ def test_a_folder(tmp_path):
     assert local_folder(str(tmp_path)) == tmp_path
     (tmp_path / "artifacts" / "model").mkdir(parents=True)
     assert local_folder(str(tmp_path)) == tmp_path / "artifacts" / "model"
-    assert (pinned(str(tmp_path)), version_of(str(tmp_path))) == (str(tmp_path), None)
+    assert pinned(str(tmp_path)) == str(tmp_path)
     with pytest.raises(InputError, match="gone: no such folder; expected models:/NAME@ALIAS"):
         local_folder("gone")
 
