@@ -267,6 +267,7 @@ def test_the_champion_in_python_segments_a_file_and_a_dicom_folder_alike(project
     done = subprocess.run(command, cwd=project, env=project_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = read_image(output).array
+    assert expected.any()
     np.testing.assert_array_equal(np.load(tmp_path / "imaging.nii.gz.npy"), expected)
     np.testing.assert_array_equal(np.load(tmp_path / "series.npy"), expected)
     np.testing.assert_array_equal(nib.load(tmp_path / "seg.nii.gz").dataobj, nib.load(output).dataobj)
