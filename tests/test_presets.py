@@ -26,7 +26,8 @@ def test_the_reports_preparation_is_the_default():
     assert settings.select(SelectionSettings) == SelectionSettings(selection="report")
     assert settings.loss == "categorical_crossentropy"
     assert not settings.augmentation
-    assert settings.batch_size * settings.steps_per_epoch * settings.epochs == 50 * 50 * 5
+    assert (settings.batch_size, settings.steps_per_epoch, settings.epochs) == (50, 50, 5)
+    assert (settings.optimizer, settings.learning_rate, settings.base_filters) == ("adam", 1e-3, 16)
 
 
 def test_the_other_presets_change_something():

@@ -57,7 +57,7 @@ def metric(results: Results) -> list[Part]:
             name="closed_forms",
             title="",
             image=pictures.closed_forms(found, rule),
-            caption="A prediction of nothing: what MeanIoU reads (orange) and the honest value (blue) over the "
+            caption="An empty prediction: what MeanIoU reads (orange) and the honest value (blue) over the "
             "foreground's part of the pixels.",
             alt=f"Two curves. MeanIoU falls from 1 as foreground grows and is {theory['reported']} at "
             f"{percent(theory['pixel_error_of_reported'], 2)}; the honest mean IoU is a third all along.",
@@ -66,7 +66,7 @@ def metric(results: Results) -> list[Part]:
             name="pixel_errors",
             title="",
             image=pictures.pixel_errors(found),
-            caption="Hard predictions: MeanIoU over the part of wrong pixels. A model of nothing, our network and "
+            caption="Hard predictions: MeanIoU over the part of wrong pixels. An empty prediction, our network and "
             "the report's number lie on one curve.",
             alt="A falling curve of MeanIoU over the part of wrong pixels, with three marked points.",
         ),
@@ -86,17 +86,19 @@ def _metric_words(found: Mapping[str, Any], rule: Mapping[str, Any] | None) -> l
         "wrong pixels. It is ((1 − e) / (1 + e) + (2 − e) / (2 + e)) / 2. That is pixel accuracy in disguise. The "
         f"report's {theory['reported']} is e = {percent(theory['pixel_error_of_reported'], 2)}: "
         f"{percent(1 - theory['pixel_error_of_reported'], 2)} of the pixels right, and no more is said.",
-        "A model that predicts nothing is wrong in the foreground and right everywhere else, so for it e is the "
+        "An empty prediction is wrong in the foreground and right everywhere else, so for it e is the "
         f"foreground's part of the pixels. In the {found['num_cases']} test patients here that is "
-        f"{percent(found['foreground_fraction'], 2)}, and nothing reads {number(ways['nothing']['as_reported'], 4)}. "
+        f"{percent(found['foreground_fraction'], 2)}, and it reads {number(ways['nothing']['as_reported'], 4)}. "
         f"The honest mean IoU of the same prediction is {number(ways['nothing']['mean_iou_pooled'], 4)}: background "
         "nearly 1, kidney 0, tumour 0.",
     ]
     if rule:
         words.append(
             f"The report's own rule keeps {rule['num_kept']} of {rule['num_cases']} KiTS19 cases. They have "
-            f"{percent(rule['foreground_fraction'], 2)} foreground, and on them nothing reads "
-            f"{number(rule['nothing_reads'])}, where the honest value is {number(rule['nothing_is_worth'])}."
+            f"{percent(rule['foreground_fraction'], 2)} foreground (of whole slices; the report crops first, which "
+            "raises it), and on them an empty prediction reads "
+            f"{number(rule['nothing_reads'])} and has a pixel accuracy of {number(1 - rule['foreground_fraction'])}, "
+            "where the honest value is {number(rule['nothing_is_worth'])}."
         )
     words.append(
         "And if the softmax is not hard, even a perfect prediction reads a third "
@@ -171,9 +173,10 @@ def grey(results: Results) -> list[Part]:
     phantom, real = found["summary"]["phantom"], found["summary"].get("real")
     curve, highest = found["curves"]["unclipped"]["kidney"], found["curves"]["highest_hu"]
     words = [
-        "ScaleIntensityRanged maps the window to 0 to 1 but does not clip unless it is told to. AdjustContrastd then "
-        "applies gamma between the darkest and the brightest voxel of the scan. So one bright voxel (metal, dense "
-        "bone) changes the grey value of every kidney: for 180 HU it falls from "
+        "ScaleIntensityRanged maps the window of -79 to 304 HU to 0 to 1 but does not clip unless it is told to. "
+        "AdjustContrastd then applies gamma 1.5 between the darkest and the brightest voxel of the scan: x becomes "
+        "((x − min) / (max − min))^1.5 (max − min) + min. So one bright voxel (metal, dense bone) changes the grey "
+        "value of every kidney: for 180 HU it falls from "
         f"{number(curve[0], 2)} with a brightest voxel of {highest[0]:.0f} HU to {number(curve[-1], 2)} with "
         f"{highest[-1]:.0f} HU. Clipped, it is {number(found['curves']['clipped']['kidney'], 2)} always.",
         f"In the {phantom['unclipped']['num_cases']} synthetic patients the mean kidney lands on "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import data_chapters
 import phantom_slices
 import training_chapters
-from stages import read_record
+from stages import Records
 from words import NamedPicture, Part, Results, number, percent
 
 from kits_ml import files, page
@@ -30,39 +31,50 @@ _LOAD = re.compile(r", load [\d.]+ at the start")
 PAGE_HTML, RESULTS_JSON = "essay.html", "results.json"
 
 
-def write_essay(stages: Path, output: Path, *, phantom: Path, are_real: bool, publish: Path | None) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Essay:
+    """What is said, before it is a page or a README."""
+
+    verdict: str
+    caveats: Sequence[str]
+    parts: Sequence[Part]
+    times: page.Table
+
+    def without_private(self) -> Essay:
+        """The same without pictures of real patients."""
+        return replace(self, parts=[part for part in self.parts if not getattr(part, "private", False)])
+
+
+def write_essay(records: Records, output: Path, *, phantom: Path, are_real: bool, publish: Path | None) -> Path:
     """Writes the page from what the stages found so far.
 
     Args:
-        stages: folder of the stages' files.
+        records: of the stages by name, see `stages.read_records`.
         output: gets `essay.html`, with the predicted segmentations that lie in its `pictures/`.
         phantom: folder of phantom cases; without cases there is no picture of a synthetic slice.
-        are_real: whether the predicted segmentations are of real patients.
+        are_real: whether the exact training and the predicted segmentations are of real patients.
         publish: an experiment's folder; its `results/` and the block in its `README.md` are made anew, without any
             picture of a real patient. None: nothing is published.
 
     Returns:
         The page in `output`.
     """
-    records = read_records(stages)
     results = results_of(records)
     predicted = {path.stem: path.read_bytes() for path in sorted((output / "pictures").glob("*.png"))}
     slices = phantom_slices.draw(phantom) if any(phantom.glob("case_*")) else None
-    parts = chapters(results, predicted=predicted, are_real=are_real, slices=slices)
-    files.write_bytes(output / PAGE_HTML, render(parts, results, records).encode())
+    essay = Essay(
+        verdict=verdict(results),
+        caveats=training_chapters.cannot_be_known(results, are_real=are_real),
+        parts=chapters(results, predicted=predicted, are_real=are_real, slices=slices),
+        times=_times(records),
+    )
+    files.write_bytes(output / PAGE_HTML, render(essay).encode())
     if publish:
-        public = [part for part in parts if not getattr(part, "private", False)]
-        _publish(public, results, records, folder=publish)
+        _publish(essay.without_private(), records, folder=publish)
     return output / PAGE_HTML
 
 
-def read_records(stages: Path) -> dict[str, dict[str, Any]]:
-    """The stages' files by name, those that can be read."""
-    found = {path.stem: read_record(path) for path in sorted(stages.glob("*.json"))}
-    return {name: record for name, record in found.items() if record is not None}
-
-
-def results_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def results_of(records: Records) -> dict[str, Any]:
     """What the stages found; that of the exact training with its settings."""
     results = {name: dict(record["result"]) for name, record in records.items()}
     if "exact" in results:
@@ -109,8 +121,9 @@ def verdict(results: Results) -> str:
     ways = found["ways"]
     return (
         "MeanIoU, given one-hot labels and softmax, reads pixel accuracy and not overlap: "
-        f"{found['theory']['reported']} says that {percent(1 - found['theory']['pixel_error_of_reported'], 2)} of "
-        f"the pixels were right. On our test patients a prediction of nothing reads "
+        f"{found['theory']['reported']} of hard predictions says that about "
+        f"{percent(1 - found['theory']['pixel_error_of_reported'])} of the pixels were right. On our test "
+        "patients an empty prediction reads "
         f"{number(ways['nothing']['as_reported'])}, and the trained network, whose tumour Dice is "
         f"{number(ways['trained']['dice_tumour']['mean'])} and kidney Dice "
         f"{number(ways['trained']['dice_kidney']['mean'])}, reads {number(ways['trained, hardened']['as_reported'])} "
@@ -118,24 +131,23 @@ def verdict(results: Results) -> str:
     )
 
 
-def render(parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]]) -> str:
+def render(essay: Essay) -> str:
     """The page's HTML."""
     return page.render(
         title=TITLE,
         subtitle=SUBTITLE,
-        verdict=verdict(results),
+        verdict=essay.verdict,
         sentences=[],
-        caveats=training_chapters.cannot_be_known(results),
-        parts=parts,
-        settings=_times(records),
+        caveats=essay.caveats,
+        parts=essay.parts,
+        settings=essay.times,
     )
 
 
-def to_markdown(parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]]) -> str:
+def to_markdown(essay: Essay) -> str:
     """The same for the README; pictures are files in `results/`."""
-    lines = [f"**{verdict(results)}**", ""]
-    lines += [f"- {one}" for one in training_chapters.cannot_be_known(results)] + [""]
-    for part in parts:
+    lines = [f"**{essay.verdict}**", "", *(f"- {one}" for one in essay.caveats), ""]
+    for part in essay.parts:
         if part.title:
             lines += [f"## {part.title}", ""]
         if isinstance(part, page.Text):
@@ -146,12 +158,11 @@ def to_markdown(parts: Sequence[Part], results: Results, records: Mapping[str, M
             lines += [*_markdown_table(part), ""] + ([part.note, ""] if part.note else [])
         else:
             lines += [f"![{part.alt}](results/{_file_of(part)})", "", f"*{part.caption}*", ""]
-    times = _times(records)
-    lines += [f"## {times.title}", "", *_markdown_table(times), "", times.note]
+    lines += [f"## {essay.times.title}", "", *_markdown_table(essay.times), "", essay.times.note]
     return "\n".join(lines) + "\n"
 
 
-def _times(records: Mapping[str, Mapping[str, Any]]) -> page.Table:
+def _times(records: Records) -> page.Table:
     """How long the stages took; the trainings of a series stand together."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, record in records.items():
@@ -171,27 +182,24 @@ def _file_of(picture: NamedPicture) -> str:
     return f"{picture.name}.{'svg' if picture.media_type == 'image/svg+xml' else 'png'}"
 
 
-def _publish(
-    parts: Sequence[Part], results: Results, records: Mapping[str, Mapping[str, Any]], *, folder: Path
-) -> None:
+def _publish(essay: Essay, records: Records, *, folder: Path) -> None:
     target = folder / "results"
-    shown = [part for part in parts if isinstance(part, NamedPicture)]
+    shown = [part for part in essay.parts if isinstance(part, NamedPicture)]
     for part in shown:
         files.write_bytes(target / _file_of(part), part.image)
     wanted = {_file_of(part) for part in shown}
     for path in [*target.glob("*.svg"), *target.glob("*.png")]:
         if path.name not in wanted:
             path.unlink()
-    files.write_bytes(target / PAGE_HTML, render(parts, results, records).encode())
+    files.write_bytes(target / PAGE_HTML, render(essay).encode())
     files.write_bytes(target / RESULTS_JSON, _a_line_each(records).encode())
     readme = folder / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    block = f"{BEGIN}\n{to_markdown(parts, results, records)}{END}"
-    files.write_bytes(readme, f"{before}{block}{after}".encode())
+    files.write_bytes(readme, f"{before}{BEGIN}\n{to_markdown(essay)}{END}{after}".encode())
 
 
-def _a_line_each(records: Mapping[str, Mapping[str, Any]]) -> str:
+def _a_line_each(records: Records) -> str:
     """The stages' records as JSON, a line a stage, so that a change of one shows as such."""
     kept = ("settings", "seconds", "machine", "code", "result")
     lines = [f"{json.dumps(name)}: {json.dumps({key: one[key] for key in kept})}" for name, one in records.items()]

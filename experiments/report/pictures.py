@@ -20,24 +20,31 @@ Result = Mapping[str, Any]
 
 
 def closed_forms(readings: Result, rule: Result | None) -> bytes:
-    """What MeanIoU and the honest mean IoU read of a prediction of nothing, over the foreground's part."""
+    """What MeanIoU and the honest mean IoU read of an empty prediction, over the foreground's part.
+
+    The scale is broken: one reads a third and the other nearly 1.
+    """
     fractions = np.linspace(0, 0.05, 101)
     with rc_context(STYLE):
-        figure, axes = _axes(4.6, 3.8)
+        figure = Figure(figsize=(4.6, 4.8), layout="constrained")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         percent = 100 * fractions
         axes.plot(percent, [misread_iou_of_background(one) for one in fractions], color=ORANGE, label="MeanIoU reads")
-        axes.plot(percent, (1 - fractions) / 3, color=BLUE, label="honest mean IoU")
+        below.plot(percent, (1 - fractions) / 3, color=BLUE, label="honest mean IoU")
         reported = readings["theory"]["reported"]
         axes.axhline(reported, color=GREY, linestyle="dotted")
         axes.annotate(f"the report's {reported}", (5, reported), ha="right", va="bottom", color=GREY)
         marks = {"our test slices": readings["foreground_fraction"]}
         marks |= {f"the rule's {rule['num_kept']} KiTS19 cases": rule["foreground_fraction"]} if rule else {}
-        marks |= {"where nothing reads as reported": readings["theory"]["pixel_error_of_reported"]}
+        marks |= {"where it reads as reported": readings["theory"]["pixel_error_of_reported"]}
         for (name, fraction), shape in zip(marks.items(), "osD", strict=False):
             label = f"{name}: {100 * fraction:.2f} %"
             axes.plot(100 * fraction, misread_iou_of_background(fraction), shape, color=ORANGE, label=label)
-        axes.set(xlabel="foreground, % of the pixels", ylabel="reading", ylim=(0, 1.05), xlim=(0, 5))
-        axes.legend(frameon=False, fontsize=9, loc="center right")
+        axes.set(ylabel="reading", ylim=(0.92, 1.002), xlim=(0, 5))
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(bottom=False)
+        below.set(xlabel="foreground, % of the pixels", ylabel="reading", ylim=(0.3, 0.35))
+        figure.legend(frameon=False, fontsize=9, loc="outside lower center")
         return figures.to_svg(figure)
 
 
@@ -46,7 +53,7 @@ def pixel_errors(readings: Result) -> bytes:
     ways, theory = readings["ways"], readings["theory"]
     points = {
         "the report's": theory["pixel_error_of_reported"],
-        "nothing": ways["nothing"]["pixel_error"],
+        "an empty prediction": ways["nothing"]["pixel_error"],
         "our network": ways["trained, hardened"]["pixel_error"],
     }
     limit = min(max(0.05, 1.1 * max(points.values())), 1.0)
@@ -56,10 +63,10 @@ def pixel_errors(readings: Result) -> bytes:
         axes.plot(100 * errors, [misread_iou_of_pixel_error(one) for one in errors], color=ORANGE)
         for (name, error), shape in zip(points.items(), "Dos", strict=True):
             reading = misread_iou_of_pixel_error(error)
-            axes.plot(100 * error, reading, shape, color=ORANGE if shape != "s" else BLUE, clip_on=False)
-            place = {"xytext": (7, 4), "textcoords": "offset points"}
-            axes.annotate(f"{name}: {100 * error:.2f} % wrong, {reading:.3f}", (100 * error, reading), **place)
+            label = f"{name}: {100 * error:.2f} % wrong, {reading:.3f}"
+            axes.plot(100 * error, reading, shape, color=ORANGE if shape != "s" else BLUE, clip_on=False, label=label)
         axes.set(xlabel="wrong pixels, %", ylabel="MeanIoU, hard predictions", xlim=(0, 100 * limit))
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
         return figures.to_svg(figure)
 
 
@@ -97,7 +104,8 @@ def ways(readings: Result) -> bytes:
         figure, axes = _axes(4.6, 3.6)
         _lanes(axes, list(rows))
         for label, (values, colour, shape) in scores.items():
-            axes.plot(values, range(len(rows)), shape, color=colour, label=label, ms=6, alpha=0.85)
+            fill = {"mfc": "none", "mew": 1.8, "ms": 10} if shape == "o" else {"ms": 6}  # where several are 1
+            axes.plot(values, range(len(rows)), shape, color=colour, label=label, **fill)
         axes.set(xlabel="reading", xlim=(-0.03, 1.03))
         figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
         return figures.to_svg(figure)

@@ -21,9 +21,10 @@ from typing import Any
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from plan import FOLD, Plan, given_settings, phantom_plan, real_plan
-from stages import Results, Stage, run_stages
+from stages import Results, Stage, read_records, run_stages
 
 from kits_ml import runtime
+from kits_ml.data.partial import sha256_of
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def write(plan: Plan) -> Path:
     import essay
 
     return essay.write_essay(
-        plan.output / "stages",
+        read_records(make_stages(plan), plan.output / "stages"),
         plan.output,
         phantom=plan.phantom,
         are_real=plan.thin is not None,
@@ -104,7 +105,12 @@ def _exact_stages(plan: Plan) -> list[Stage]:
     ]
     if plan.fingerprint:
         fingerprint = plan.fingerprint
-        rule = Stage(name="rule", title="the report's rule", run=lambda _: readings.read_rule(fingerprint))
+        rule = Stage(
+            name="rule",
+            title="the report's rule",
+            run=lambda _: readings.read_rule(fingerprint),
+            settings={"fingerprint": sha256_of(fingerprint)},
+        )
         stages.append(rule)
     return stages
 
@@ -128,10 +134,15 @@ def _preparation_stages(plan: Plan) -> list[Stage]:
             name="grey",
             title="gamma without clipping",
             run=lambda _: preparation.measure_grey([*volumes, ("phantom", plan.phantom)], settings=full),
-            settings={**full.to_dict(), "sources": [name for name, _ in volumes]},
+            settings={**full.to_dict(), "sources": {name: _images(folder) for name, folder in volumes}},
             needs=("phantom",),
         ),
     ]
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Digests of a folder's scans, by case."""
+    return {path.parent.name: sha256_of(path) for path in sorted(folder.glob("case_*/imaging.nii.gz"))}
 
 
 def _leakage_stages(plan: Plan) -> list[Stage]:

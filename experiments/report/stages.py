@@ -28,6 +28,9 @@ from machine import describe as describe_machine
 #: What a result says of its machine.
 PACKAGES = ("keras", "tensorflow", "numpy")
 
+#: What the files of stages hold, by the stage's name.
+Records = Mapping[str, Mapping[str, Any]]
+
 #: The results of other stages, by name.
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -95,6 +98,18 @@ def run_stages(
             say(f"{head}: is there, made in {record['seconds']:.0f} s")
         results[stage.name] = record["result"]
     return results
+
+
+def read_records(stages: Sequence[Stage], folder: Path) -> dict[str, dict[str, Any]]:
+    """What is done of some stages, by name; files of other settings, and of what comes after them, are left out."""
+    records: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        results = {name: record["result"] for name, record in records.items()}
+        if all(name in results for name in stage.needs):
+            record = read_record(folder / f"{stage.name}.json", identity=stage.identity(results))
+            if record is not None:
+                records[stage.name] = record
+    return records
 
 
 def read_record(path: Path, *, identity: str | None = None) -> dict[str, Any] | None:

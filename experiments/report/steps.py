@@ -105,30 +105,56 @@ def series(found: Sequence[Mapping[str, Result]]) -> list[dict[str, Any]]:
         found: one or several repeats, see `repeats`.
 
     Returns:
-        A row a step with `name`, `title` and `sizes`; `as_reported`, means over the seeds; `test`, the summary
-        of each region's Dice over patients; `by_seed`, each region's mean Dice by seed.
+        A row a step with `name`, `title` and `sizes`; `as_reported`, means over the seeds; `own`, the mean Dice of
+        the training's own validation; `test`, the summary of each region's Dice over patients; `by_seed`, each
+        region's mean Dice by seed; `change`, the same against the row before (patients paired), with `by_seed`; the
+        first row's is empty.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    before: dict[str, np.ndarray] = {}
     for step in STEPS:
         trained = [one[step.training or step.name] for one in found]
         said = [one["best" if step.best else "last"] for one in trained]
-        reported = {
-            name: float(np.mean([one["as_reported"][name] for one in said])) for name in said[0]["as_reported"]
-        }
+        dice = {name: _by_patient(said, name) for name in said[0]["test"]}
         rows.append(
             {
                 "name": step.name,
                 "title": step.title,
-                "as_reported": reported,
-                "test": {name: summarise_values(_patient_means(said, name)) for name in said[0]["test"]},
-                "by_seed": {name: [one["test"][name]["mean"] for one in said] for name in said[0]["test"]},
+                "as_reported": _means([one["as_reported"] for one in said]),
+                "own": _means([_own_validation(one, best=step.best) for one in trained]),
+                "test": {name: summarise_values(values.mean(axis=0)) for name, values in dice.items()},
+                "by_seed": {name: [one["test"][name]["mean"] for one in said] for name in dice},
+                "change": {name: _change(values, before[name]) for name, values in dice.items() if before},
                 "sizes": trained[0]["sizes"],
             }
         )
+        before = dice
     return rows
 
 
-def _patient_means(said: Sequence[Result], name: str) -> list[float]:
-    """A region's Dice of each patient, mean over the seeds; NaN for who does not show the region."""
-    values = [[dice[name] for _, dice in sorted(one["test_by_case"].items())] for one in said]
-    return list(np.array(values, float).mean(axis=0))
+def holds_up(change: Result) -> bool:
+    """Whether a change's interval over patients leaves 0 out, and every seed says the same of its sign."""
+    apart = change["ci_low"] is not None and (change["ci_low"] > 0 or change["ci_high"] < 0)
+    return apart and len({one > 0 for one in change["by_seed"]}) == 1
+
+
+def _by_patient(said: Sequence[Result], name: str) -> np.ndarray:
+    """A region's Dice, `(seeds, patients)`; NaN for who does not show the region."""
+    return np.array([[dice[name] for _, dice in sorted(one["test_by_case"].items())] for one in said], float)
+
+
+def _change(dice: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+    difference = dice - before
+    summary = summarise_values(difference.mean(axis=0))
+    by_seed = [float(np.mean(one[~np.isnan(one)])) for one in difference]
+    return {**{key: None if value != value else value for key, value in summary.items()}, "by_seed": by_seed}
+
+
+def _own_validation(trained: Result, *, best: bool) -> dict[str, float]:
+    """Mean Dice of the patients that validated the training; what a patient neither shows nor is given counts 1."""
+    epoch = trained["best_epoch"] if best else -1
+    return {name: trained["course"][f"val_{name}"][epoch] for name in ("dice_kidney", "dice_tumour")}
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -9,8 +9,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pictures
-from steps import repeats, series
-from words import NamedPicture, Part, Result, Results, difference, interval, missing, num_shown, number, percent, told
+from steps import holds_up, repeats, series
+from words import (
+    NamedPicture,
+    Part,
+    Result,
+    Results,
+    change_of,
+    difference,
+    interval,
+    missing,
+    num_shown,
+    number,
+    percent,
+    told,
+)
 
 from kits_ml.config import TrainSettings
 from kits_ml.page import Table, Text
@@ -33,19 +46,25 @@ REPORT_SAYS: Mapping[str, str] = {
     "mean IoU": "0.989",
 }
 
+SAME_NETWORK = "Both are readings of one and the same network."
+
+OTHER_EPOCH = "The weights that are kept are those of an earlier epoch; that is not why the two differ."
+
 PRIVATE = "The segmentation shows a real patient, so it is only in the page of the output folder."
 
 CLIPPED_BEFORE = (
     "The real slices were clipped before they came here, so clipping has nothing to mend in this table: what lies "
-    "between that row and the one above shows how far two small trainings differ by chance."
+    "between that row and the one above shows how far small trainings differ by chance."
 )
 
-ONE_SEED_NOTE = "one seed each, so small steps mean nothing"
-
-SEEDS_NOTE = (
-    "a patient's Dice is the mean over the seeds, whose own means stand to the right, and what lies within their "
-    "spread means nothing"
+MENDED_COLUMNS = (
+    *("training", "MeanIoU", "MeanIoU, hard", "kidney Dice, own validation"),
+    *("kidney Dice, new patients", "change", "tumour Dice, new patients", "change"),
 )
+
+ONE_SEED_NOTE = "One seed each, so small steps mean nothing"
+
+SEEDS_NOTE = "A patient's Dice is the mean over the seeds; the figure shows how far these differ"
 
 FAR_APART = (
     "Neighbouring slices exist in the phantom only; the real patients here have two slices at most, far apart, so "
@@ -116,8 +135,10 @@ def _report_words(
     num_slices, minutes = prepared["parts"]["train"]["num_slices"], exact["training_minutes"]
     kidney, tumour = (test[region]["dice"] for region in ("kidney", "tumour"))
     hard = readings["ways"]["trained, hardened"]["as_reported"]
+    is_last = round(exact["best_epoch"]) == len(history[VALIDATION_METRIC]) - 1
     return [
-        f"The training ran as the report says it, on what the data has: {exact['images_seen']:,} images drawn from "
+        f"The training ran as the report says it, on the slices that the data has: "
+        f"{exact['images_seen']:,} images drawn from "
         f"{num_slices:,} slices, {exact['images_seen'] / num_slices:.0f} passes over them, {minutes:.0f} minutes in "
         f"{exact['device'].get('precision_used', 'unknown precision')}. Where the report is silent, the preset "
         "experiments/presets/report.yaml takes the package's defaults: "
@@ -125,14 +146,18 @@ def _report_words(
         "Where its words cannot be followed without damage, the preset follows sense (labels by nearest, intensities "
         "clipped); what the literal words cost stands in the chapters below.",
         "The report shows three figures: an accuracy curve, a table with the mean IoU, and a predicted segmentation. "
-        "Ours follow." + (f" {PRIVATE}" if are_real else ""),
+        "Of the report's own we have the numbers and not the pictures; ours follow."
+        + (f" {PRIVATE}" if are_real else ""),
         f"On softmax as it is, MeanIoU reads {number(history[VALIDATION_METRIC][-1])} after the last epoch, and not "
         f"{readings['theory']['reported']}. Made hard first, the network reads {number(hard)} on the test patients. "
-        "Both are readings of one and the same network; the next chapter says why they differ.",
+        f"{SAME_NETWORK if is_last else OTHER_EPOCH} The next chapter says why they differ.",
         f"On the {readings['num_cases']} test patients, on the scans' own grids, the trained network has a kidney "
         f"Dice of {interval(kidney)} and a tumour Dice of {interval(tumour)}. Where the slices show a tumour, its "
-        f"Dice is {interval(tumour['with_region'])}: a prediction of nothing is right where there is none. The "
-        f"weights are those of epoch {exact['best_epoch'] + 1:.0f}, by the validation patients' foreground IoU.",
+        f"Dice is {interval(tumour['with_region'])}: most of that {number(tumour['mean'])} are patients without "
+        "tumour, for whom an empty prediction counts 1. (The "
+        "tables below count only patients whose slices show the region, on the prepared slices: there the kidney has "
+        f"{number(readings['ways']['trained']['dice_kidney']['mean'])}.) The weights are those of epoch "
+        f"{exact['best_epoch'] + 1:.0f}, by the validation patients' foreground IoU.",
     ]
 
 
@@ -148,8 +173,8 @@ def leakage(results: Results) -> list[Part]:
             rows.append([f"{source}, {region}", *(interval(dice[key]) for key in ("shuffled", "new", "leak"))])
         kidney, tumour = (one[f"dice_{region}"]["leak"] for region in ("kidney", "tumour"))
         words.append(
-            f"On the {source} the shuffled split reports, for the kidney, {difference(kidney)}; for the tumour, "
-            f"{difference(tumour)}. {one['num_cases']} patients; {_budget(one['runs']['A']['sizes'])}."
+            f"On the {source} the shuffled split reports too much: for the kidney {difference(kidney)}; for the "
+            f"tumour {difference(tumour)}. {one['num_cases']} patients; {_budget(one['runs']['A']['sizes'])}."
         )
     return [
         Text(
@@ -157,9 +182,10 @@ def leakage(results: Results) -> list[Part]:
             paragraphs=[
                 "The neighbour of a CT slice looks like the slice. If slices are shuffled before they are split, the "
                 "network is validated on patients that it has seen, a few millimetres away. To measure what that is "
-                "worth, two networks were trained on the same number of slices, each on half of the slices of half "
-                "of the patients. The other half of the slices is what a shuffled split would validate on. Every "
-                "patient is known to one network and new to the other, so the two scores are of the same slices.",
+                "worth, the patients with several slices were drawn into two groups, and a network was trained for "
+                "each group on half of each patient's slices (patients with one slice are in both trainings). The "
+                "other half of the slices is what a shuffled split would validate on. Its patients are known to one "
+                "network and new to the other, so the two scores are of the same slices.",
                 *words,
             ],
         ),
@@ -191,7 +217,8 @@ def mended(results: Results) -> list[Part]:
     words = (
         "The same small training again and again. First the report's way with all its faults, then one more mended "
         "in each row. The left columns are what the report would have read; the right ones are what a new patient "
-        "gets."
+        "gets. Splitting by patient mends the score and not the network, and it changes the validation slices: "
+        "MeanIoU above that row and below it are of different slices."
     )
     return [Text(title="One fault after the other mended", paragraphs=[words]), *parts]
 
@@ -200,17 +227,18 @@ def _series_parts(source: str, repeated: Sequence[Mapping[str, Result]]) -> list
     rows, num_seeds = series(repeated), len(repeated)
     budget = _budget(rows[0]["sizes"]) + (f", each {num_seeds} times with other seeds" if num_seeds > 1 else "")
     num_test = rows[0]["sizes"]["num_test"]
-    header = ["training", "MeanIoU", "MeanIoU, hard", "wrong pixels", "kidney Dice", "tumour Dice"]
     return [
-        Text(title="", paragraphs=[_first_to_last(TITLES[source], rows)]),
+        Text(title="", paragraphs=[_first_to_last(TITLES[source], rows), _what_holds_up(rows)]),
         Table(
             title="",
-            header=[*header, *(["kidney, by seed", "tumour, by seed"] if num_seeds > 1 else [])],
+            header=[*MENDED_COLUMNS],
             rows=[_mended_row(row) for row in rows],
-            note=f"Each row keeps what the rows above mended. MeanIoU and wrong pixels: of the training's own "
-            f"validation slices, with its own labels. Dice: of the {num_test} held-out patients, those who show the "
-            f"region ({num_shown(rows[0]['test']['dice_kidney'])} kidney, "
+            note=f"Each row keeps what the rows above mended. MeanIoU and own validation: of the training's own "
+            f"validation slices, with its own labels; what they neither show nor are given counts 1 there. New "
+            f"patients: of the {num_test} held-out patients those who show the region "
+            f"({num_shown(rows[0]['test']['dice_kidney'])} kidney, "
             f"{num_shown(rows[0]['test']['dice_tumour'])} tumour), right labels, 95 % intervals over patients; "
+            f"the change from the row above pairs the patients. "
             f"{SEEDS_NOTE if num_seeds > 1 else ONE_SEED_NOTE}; {budget}."
             + (f" {CLIPPED_BEFORE}" if source == "thin" else ""),
         ),
@@ -230,35 +258,54 @@ def _first_to_last(title: str, rows: Sequence[Result]) -> str:
     return (
         f"On the {title}, from the first row to the last, MeanIoU on hard predictions goes from "
         f"{number(first['as_reported']['hardened'])} to {number(last['as_reported']['hardened'])}; the kidney Dice "
-        f"of held-out patients from {number(first['test']['dice_kidney']['mean'])} to "
+        f"of new patients from {number(first['test']['dice_kidney']['mean'])} to "
         f"{number(last['test']['dice_kidney']['mean'])}, the tumour's from "
         f"{number(first['test']['dice_tumour']['mean'])} to {number(last['test']['dice_tumour']['mean'])}."
     )
 
 
+def _what_holds_up(rows: Sequence[Result]) -> str:
+    """Which steps changed the score of new patients beyond what patients and seeds vary."""
+    found = [
+        f"\u201c{row['title']}\u201d {row['change'][f'dice_{region}']['mean']:+.3f} ({region})"
+        for row in rows[1:]
+        for region in ("kidney", "tumour")
+        if holds_up(row["change"][f"dice_{region}"])
+    ]
+    if not found:
+        return "No single step changes the Dice of new patients by more than patients and seeds vary."
+    return (
+        "Of the single steps these change the Dice of new patients by more than patients and seeds vary (an interval "
+        f"without 0, and the same sign with every seed): {'; '.join(found)}. Two steps need not: a split by patient "
+        "mends what is read and not the network, and so does the choice of the metric."
+    )
+
+
 def _mended_row(row: Result) -> list[str]:
-    reported, dice = row["as_reported"], [f"dice_{region}" for region in ("kidney", "tumour")]
     cells = [
         row["title"],
-        number(reported["softmax"]),
-        number(reported["hardened"]),
-        percent(reported["pixel_error"]),
-        *(interval(row["test"][name]) for name in dice),
+        number(row["as_reported"]["softmax"]),
+        number(row["as_reported"]["hardened"]),
+        number(row["own"]["dice_kidney"]),
     ]
-    by_seed = [row["by_seed"][name] for name in dice]
-    return cells + [", ".join(number(one, 2) for one in values) for values in by_seed if len(values) > 1]
+    for region in ("kidney", "tumour"):
+        change = row["change"].get(f"dice_{region}")
+        cells += [interval(row["test"][f"dice_{region}"]), change_of(change) if change else ""]
+    return cells
 
 
 def instead(results: Results) -> list[Part]:
     """What to do instead."""
     points = [
         "Score whole patients that training has never seen, and give an interval over patients.",
-        "Leave the background out of the score: kidney and tumour each by itself, from the most probable class.",
+        "Leave the background out of the score: kidney and tumour each by itself, from the most probable class. In "
+        "Keras OneHotMeanIoU takes the argmax; MeanIoU does not.",
         "Before you believe a metric, feed it predictions whose score you know: nothing, everything, perfect, and "
         "perfect but unsure. kits-ml selftest does it for the metrics here and for any Keras metric.",
-        "Put the score of a prediction of nothing beside yours. If it is close, you have nothing.",
+        "Put the score of an empty prediction beside yours. If it is close, you have nothing.",
         "Split by patient. A slice is not a patient.",
-        "Resize labels by nearest. Look at the values that are in the files.",
+        "Never average label numbers. Resize each label's mask by itself and take the largest, or take nearest and "
+        "undo its shift. Look at the values that are in the files.",
         "Clip to the window before anything that depends on the extremes.",
         "Choose weights by the honest score, and touch the test patients once.",
         "Look at pictures, the worst case first. The report did, and its pictures were right.",
@@ -266,22 +313,27 @@ def instead(results: Results) -> list[Part]:
     return [Text(title="What to do instead", paragraphs=["None of this takes long."], points=points)]
 
 
-def cannot_be_known(results: Results) -> list[str]:
-    """What stands beside the verdict."""
+def cannot_be_known(results: Results, *, are_real: bool) -> list[str]:
+    """What stands beside the verdict; `are_real`: the exact training saw real slices."""
     found = [
         "The report's code is not there. That it used MeanIoU with one-hot labels is the likeliest reading of its "
-        "words, and the only one found that explains 0.989 beside such pictures.",
-        "Whether 0.989 was a model of nothing or a mediocre one cannot be known: both lie on the same curve.",
+        "words, and not proven.",
+        "Whether 0.989 was an empty prediction or a mediocre one cannot be known: both lie on the same curve.",
     ]
     if readings := results.get("readings"):
-        theory = readings["theory"]
+        theory, softmax = readings["theory"], readings["ways"]["trained"]["as_reported"]
+        found.append(
+            f"Our training did not give {theory['reported']}: its softmax as it is reads {number(softmax)}. Plain "
+            "pixel accuracy would explain the number as well: that of an empty prediction is 1 less the foreground's "
+            "part."
+        )
         found.append(
             f"To read {theory['reported']} from softmax as it is, at least "
             f"{percent(theory['saturated_of_reported'])} of the pixels must have had a probability of exactly 1. A "
             "network that says background everywhere can get there, and so does one whose output was made hard "
             "before."
         )
-    if "leakage_thin" in results:
+    if are_real:
         found.append(
             "The real data here are single slices of many patients, not the report's 48 whole scans: numbers of "
             "slices, "

@@ -48,7 +48,14 @@ def difference(found: Result) -> str:
     """`"+0.100 (0.050 to 0.150), an interval without 0"`."""
     if found["mean"] is None:
         return "nothing"
-    return f"{found['mean']:+.3f} ({number(found['ci_low'])} to {number(found['ci_high'])}), {told_apart(found)}"
+    return f"{change_of(found)}, {told_apart(found)}"
+
+
+def change_of(found: Result) -> str:
+    """`"+0.100 (0.050 to 0.150)"`."""
+    if found["mean"] is None:
+        return "–"
+    return f"{found['mean']:+.3f} ({number(found['ci_low'])} to {number(found['ci_high'])})"
 
 
 def told_apart(found: Result) -> str:

@@ -8,11 +8,17 @@
 
 Low and high are the smallest and the largest of the training cases. `kidney_hu` is missing where no case has labels.
 Of the HU only percentiles that metal does not move are kept, and values below air, a scanner's padding, count as air.
+
+Of several models together, `common_range` says what all of them were trained on. In place of `num_cases` stand
+
+    {"num_models": 3, "num_silent": {"spacing_mm": 0, "field_of_view_mm": 0, "hu": 0, "kidney_hu": 1}}
+
+where `num_silent` counts the models that do not tell that range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +29,8 @@ from kits_ml.data.fingerprint import PERCENTILES, Fingerprint
 #: The percentiles that are compared.
 COMPARED = ("p05", "p50", "p95")
 AXES = ("slices", "rows", "columns")
+#: What is told of training data as a range.
+RANGES = ("spacing_mm", "field_of_view_mm", "hu", "kidney_hu")
 #: Nothing measured lies below; what does is padding.
 AIR_HU = -1024.0
 
@@ -51,6 +59,31 @@ def describe_training(fingerprints: Sequence[Fingerprint]) -> dict[str, Any]:
     if kidneys_hu:
         described["kidney_hu"] = _range(np.array(kidneys_hu))
     return described
+
+
+def common_range(trainings: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The ranges that several models were trained on all of them; a scan within lies within the range of each.
+
+    Args:
+        trainings: what each says of its training data, see the top of this file; empty or None of one that says
+            nothing. Only the others are intersected.
+
+    Returns:
+        The ranges and how many models they are of, see there; empty where no model says anything. Where two ranges
+        have nothing in common, `low` is above `high`: no scan lies within.
+    """
+    if not any(trainings):
+        return {}
+    told = {name: [one[name] for one in trainings if one and one.get(name)] for name in RANGES}
+    common = {
+        name: {
+            end: _elementwise(choose, [one[end] for one in ranges]) for end, choose in (("low", max), ("high", min))
+        }
+        for name, ranges in told.items()
+        if ranges
+    }
+    num_silent = {name: len(trainings) - len(ranges) for name, ranges in told.items()}
+    return {"num_models": len(trainings), "num_silent": num_silent, **common}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +132,16 @@ def sampled_percentiles(image: np.ndarray) -> dict[str, float]:
     step = max(1, round((image.size / _NUM_SAMPLED) ** (1 / 3)))
     sample = np.maximum(image[::step, ::step, ::step], AIR_HU)
     return dict(zip(COMPARED, np.percentile(sample, [PERCENTILES[name] for name in COMPARED]).tolist(), strict=True))
+
+
+def _elementwise(choose: Callable[[Sequence[float]], float], values: Sequence[Any]) -> Any:
+    """Chooses among numbers, or at each place of lists or of mappings that are alike."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {name: _elementwise(choose, [one[name] for one in values]) for name in first}
+    if isinstance(first, Sequence):
+        return [_elementwise(choose, parts) for parts in zip(*values, strict=True)]
+    return choose(values)
 
 
 def _range(values: np.ndarray) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kits_ml.errors import InputError
 from kits_ml.labels import BACKGROUND, NUM_CLASSES
 
 NUM_BINS = 15
@@ -86,6 +87,9 @@ class CalibrationCounter:
             index: which slice.
             inside: the rows and columns that the probabilities are of; elsewhere all is background.
             probabilities: `(classes, rows, columns)` of that window, float32.
+
+        Raises:
+            InputError: a label that is none of 0, 1, 2.
         """
         true = self._label_map[index]
         self._count(DOMAINS.index("scan"), true, inside, probabilities)
@@ -105,8 +109,10 @@ class CalibrationCounter:
         )
 
     def _count(self, domain: int, true: np.ndarray, inside: tuple[slice, slice], probabilities: np.ndarray) -> None:
-        window = true[inside]
-        rest = np.bincount(true.ravel(), minlength=NUM_CLASSES) - np.bincount(window.ravel(), minlength=NUM_CLASSES)
+        window, num_true = true[inside], np.bincount(true.ravel(), minlength=NUM_CLASSES)
+        if len(num_true) > NUM_CLASSES:
+            raise InputError(f"label map: found label {len(num_true) - 1}, expected 0 to {NUM_CLASSES - 1}")
+        rest = num_true - np.bincount(window.ravel(), minlength=NUM_CLASSES)
         for label in range(NUM_CLASSES):
             probability = np.clip(probabilities[label].ravel(), 0, 1)
             hit = window.ravel() == label

@@ -1,8 +1,9 @@
 """Predictions whose scores are known: small patients with their pixels counted by hand.
 
-Two patients on slices of 8x8 pixels, drawn with `.` background, `k` kidney, `t` tumour. Each known case carries its
-table of counts, row = true label, column = predicted label, counted by eye and not by any code of this package;
-`tests/evaluation/test_selftest.py` counts them again, pixel by pixel.
+Patients on slices of 8x8 pixels, drawn with `.` background, `k` kidney, `t` tumour. Each known case carries its table
+of counts, row = true label, column = predicted label, counted by eye and not by any code of this package;
+`tests/evaluation/test_known_predictions.py` counts them again, pixel by pixel. `SCENARIOS` are for every metric; the
+others below are for those that need a shape, a distance or a probability of their own.
 """
 
 from __future__ import annotations
@@ -16,14 +17,31 @@ from kits_ml.labels import NUM_CLASSES
 #: Counts of pixels: row = true label, column = predicted label. A fourth row is for pixels whose label is none.
 Table = tuple[tuple[int, int, int], ...]
 
-#: Softmax values of the predicted class; the next class, cyclically, gets most of the rest. In `flat` no class has
-#: half of the probability.
+#: Distance between the known slices, rows and columns, where nothing else is said. The box of 20 mm around anything
+#: that is labelled is then the whole scan.
+SPACING_MM = (5.0, 1.0, 2.0)
+
+#: Softmax values of the predicted class; the next class, cyclically, gets most of the rest. In the last one no class
+#: has half of the probability.
 SOFTMAX = {
     "saturated": (1.0, 0.0, 0.0),
     "0.987": (0.987, 0.008, 0.005),
     "0.6/0.3/0.1": (0.6, 0.3, 0.1),
     "0.4/0.35/0.25": (0.4, 0.35, 0.25),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Pixels that were given the same probabilities.
+
+    Attributes:
+        probabilities: of background, kidney and tumour.
+        num_true: how many of the pixels are background, kidney and tumour.
+    """
+
+    probabilities: tuple[float, float, float]
+    num_true: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,12 +53,16 @@ class KnownCase:
         label_map_pred: the same shape and type; the most probable class of `probabilities`.
         probabilities: `(slices, rows, columns, classes)` float32, summing to 1.
         table: its counts, by hand.
+        calls: all pixels by what they were given, by hand; pixels without a label count as none.
+        calls_near: those in the box of 20 mm around what is labelled; none where nothing is.
     """
 
     labels: np.ndarray
     label_map_pred: np.ndarray
     probabilities: np.ndarray
     table: Table
+    calls: tuple[Call, ...]
+    calls_near: tuple[Call, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,19 +73,21 @@ class Scenario:
         name: what the table of the self-test calls it.
         cases: one or several patients.
         out_of_range: the labels are not 0, 1, 2, as in masks that were stored for the eye.
+        spacing_mm: distance between slices, rows and columns.
     """
 
     name: str
     cases: tuple[KnownCase, ...]
     out_of_range: bool = False
+    spacing_mm: tuple[float, float, float] = SPACING_MM
 
 
-def _draw(*slices: str) -> np.ndarray:
+def _draw(*slices: str, letters: str = ".kt") -> np.ndarray:
     """`(slices, 8, 8)` labels; a drawing gives the rows from the third on, what is not drawn is background."""
     found = np.zeros((len(slices), 8, 8), np.uint8)
     for one, drawing in zip(found, slices, strict=True):
         for row, line in enumerate(drawing.split(), start=2):
-            one[row, : len(line)] = [".kt".index(letter) for letter in line]
+            one[row, : len(line)] = [letters.index(letter) for letter in line]
     return found
 
 
@@ -89,11 +113,25 @@ def known_case(labels: np.ndarray, label_map_pred: np.ndarray, table: Table, sof
     classes = (label_map_pred[..., None] + np.arange(NUM_CLASSES)) % NUM_CLASSES
     probabilities = np.zeros((*label_map_pred.shape, NUM_CLASSES), np.float32)
     np.put_along_axis(probabilities, classes, np.broadcast_to(np.float32(SOFTMAX[softmax]), classes.shape), axis=-1)
-    return KnownCase(labels=labels, label_map_pred=label_map_pred, probabilities=probabilities, table=table)
+    calls = tuple(
+        Call(
+            probabilities=tuple(SOFTMAX[softmax][(label - predicted) % NUM_CLASSES] for label in range(NUM_CLASSES)),
+            num_true=tuple(table[label][predicted] for label in range(NUM_CLASSES)),
+        )
+        for predicted in range(NUM_CLASSES)
+    )
+    return KnownCase(
+        labels=labels,
+        label_map_pred=label_map_pred,
+        probabilities=probabilities,
+        table=table,
+        calls=calls,
+        calls_near=calls if labels.any() else (),
+    )
 
 
-def _one(name: str, *arguments, out_of_range: bool = False) -> Scenario:
-    return Scenario(name=name, cases=(known_case(*arguments),), out_of_range=out_of_range)
+def _one(name: str, *arguments, **options) -> Scenario:
+    return Scenario(name=name, cases=(known_case(*arguments),), **options)
 
 
 _RIGHT = ((168, 0, 0), (0, 20, 0), (0, 0, 4))
@@ -132,3 +170,81 @@ SCENARIOS: tuple[Scenario, ...] = (
         out_of_range=True,
     ),
 )
+
+
+# A tumour of 2x2 pixels in a single slice: a box, whose every corner lies on its surface.
+_BOX = _draw("...tt ...tt")
+
+#: Rows are 1.1 mm apart: more than is tolerated of a kidney (1.03 mm), less than of a tumour (1.15 mm).
+A_ROW_TOO_FAR = _one(
+    "a box, 1.1 mm too far",
+    *(_BOX, _draw(". ...tt ...tt"), ((58, 0, 2), (0, 0, 0), (2, 0, 2))),
+    spacing_mm=(5.0, 1.1, 2.0),
+)
+
+#: The box is right, and a pixel two columns beside it is wrong: 4 mm away, its far side 6 mm.
+A_PIXEL_TOO_MUCH = _one(
+    "a box, and a pixel beside it", _BOX, _draw("...tt..t ...tt"), ((59, 0, 1), (0, 0, 0), (0, 0, 4))
+)
+
+# Voxels of 2 ml: a sphere of 2.1 of them has a diameter of 20 mm, of 16.8 40 mm, of 89.8 70 mm. First two slices: 90
+# voxels. Fourth: 17 on the left, 2 in the corner, and 3 on the right, of which two touch by a corner. Sixth: 16.
+_LESIONS = _draw(
+    "tttttttt tttttttt tttttttt tttttttt tttttttt ttttt",
+    "tttttttt tttttttt tttttttt tttttttt tttttttt ttttt",
+    "",
+    "tttt..tt tttt tttt..t tttt...t t......t",
+    "",
+    "tttt tttt tttt tttt",
+)
+# Of the 90 a tenth, 9; of the 17 one, which is one of a piece of 11; the 2 not at all; the 3 and the 16 whole; and a
+# voxel in the last corner. So 29 of 128 are right and 10 + 1 wrong.
+_LESIONS_PRED = _draw(
+    *("tttttttt t", "", "", ". . ......t .......t ttttt..t tttttt", ""),
+    "tttt tttt tttt tttt . .......t",
+)
+LESIONS_OF_EVERY_SIZE = _one(
+    "lesions of every size",
+    *(_LESIONS, _LESIONS_PRED, ((245, 0, 11), (0, 0, 0), (99, 0, 29))),
+    spacing_mm=(20.0, 10.0, 10.0),
+)
+
+#: One patient's lesions are all found, another's are all missed, and a third has none and is given those.
+LESIONS_OF_THREE_PATIENTS = Scenario(
+    name="lesions of three patients",
+    cases=(
+        known_case(_LESIONS, _LESIONS, ((256, 0, 0), (0, 0, 0), (0, 0, 128))),
+        known_case(_LESIONS, 0 * _LESIONS, ((256, 0, 0), (0, 0, 0), (128, 0, 0))),
+        known_case(0 * _LESIONS, _LESIONS, ((256, 0, 128), (0, 0, 0), (0, 0, 0))),
+    ),
+    spacing_mm=(20.0, 10.0, 10.0),
+)
+
+
+def _near_and_far() -> KnownCase:
+    """A kidney of 8 pixels, and pixels that are called kidney with another probability each: `a`, `b`, `c`, `s`.
+
+    20 mm are one slice, two rows and one column here, so the box has 2 x 6 x 5 = 60 pixels: all of `a`, `b`, `c` (one
+    `c` is its last corner) and none of `s`, of which one is a column, one a row and 8 are a slice too far. Of 15 bins
+    `a` and `b` share one, and `c` is in the next; with 10, 14, 16 or 20 bins they are sorted otherwise.
+    """
+    labels = _draw("kkkk kkkk", "", "")
+    drawn = _draw("aaaa bccc bbb", ".....s . . ....c s", "ssssssss", letters=".abcs")
+    kidney = np.array([0, 0.61, 0.66, 0.68, 1], np.float32)[drawn]
+    called = (
+        Call(probabilities=(0.39, 0.61, 0.0), num_true=(0, 4, 0)),
+        Call(probabilities=(0.34, 0.66, 0.0), num_true=(3, 1, 0)),
+        Call(probabilities=(0.32, 0.68, 0.0), num_true=(1, 3, 0)),
+    )
+    beyond = Call(probabilities=(0.0, 1.0, 0.0), num_true=(10, 0, 0))
+    return KnownCase(
+        labels=labels,
+        label_map_pred=(drawn > 0).astype(np.uint8),
+        probabilities=np.stack([1 - kidney, kidney, 0 * kidney], axis=-1),
+        table=((170, 14, 0), (0, 8, 0), (0, 0, 0)),
+        calls=(*called, beyond, Call(probabilities=(1.0, 0.0, 0.0), num_true=(170, 0, 0))),
+        calls_near=(*called, Call(probabilities=(1.0, 0.0, 0.0), num_true=(48, 0, 0))),
+    )
+
+
+NEAR_AND_FAR = Scenario(name="doubts near and far", cases=(_near_and_far(),), spacing_mm=(20.0, 10.0, 20.0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kits_ml.errors import InputError, MetricMisreadsError
 from kits_ml.evaluation.known_predictions import SCENARIOS, Scenario
-from kits_ml.evaluation.theory import ByHand, Convention, agrees
+from kits_ml.evaluation.theory import Expectation, agrees
 
 SELFTEST_CSV = "selftest.csv"
 
@@ -30,11 +30,13 @@ class Subject:
         conventions: by metric name. Of several, the metric is held to the one that it follows best, all along.
         must_refuse: labels that are out of range must raise an `InputError`; else it is enough that they count as
             wrong.
+        scenarios: what it is fed.
     """
 
     read: Callable[[Scenario], Mapping[str, float]]
-    conventions: Mapping[str, Sequence[Convention | ByHand]]
+    conventions: Mapping[str, Sequence[Expectation]]
     must_refuse: bool = True
+    scenarios: Sequence[Scenario] = SCENARIOS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +81,9 @@ def readings(subjects: Iterable[Subject]) -> list[Row]:
     """As `run_selftest`, but leaves the judgement to the caller."""
     rows: list[Row] = []
     for subject in subjects:
-        found = [_read(subject, scenario) for scenario in SCENARIOS]
+        found = [(scenario, _read(subject, scenario)) for scenario in subject.scenarios]
         for metric, candidates in subject.conventions.items():
-            values = [one if isinstance(one, Exception) else one[metric] for one in found]
+            values = [(scenario, one if isinstance(one, Exception) else one[metric]) for scenario, one in found]
             judged = [_judge(metric, one, values, must_refuse=subject.must_refuse) for one in candidates]
             rows += max(judged, key=lambda some: sum(row.ok for row in some))  # of equally good ones the first
     return rows
@@ -139,10 +141,10 @@ def _read(subject: Subject, scenario: Scenario) -> Mapping[str, float] | Excepti
 
 
 def _judge(
-    metric: str, convention: Convention | ByHand, values: Sequence[Reading], *, must_refuse: bool
+    metric: str, convention: Expectation, values: Sequence[tuple[Scenario, Reading]], *, must_refuse: bool
 ) -> list[Row]:
     rows = []
-    for scenario, found in zip(SCENARIOS, values, strict=True):
+    for scenario, found in values:
         expected = convention.expected(scenario)
         if scenario.out_of_range:
             wanted, ok = _judge_out_of_range(expected, found, must_refuse)

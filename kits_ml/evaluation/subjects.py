@@ -1,8 +1,10 @@
-"""What the self-test tests: the package's own metrics as they are used, and anyone's Keras metric."""
+"""What the self-test tests: the package's own metrics as they are used, and anyone's Keras metric.
+
+Those of whole label maps are in `scored_subjects`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -10,29 +12,37 @@ from typing import Any
 import keras
 import numpy as np
 
-from kits_ml.evaluation.aggregates import summarise_values
 from kits_ml.evaluation.known_predictions import Scenario
+from kits_ml.evaluation.scored_subjects import (
+    AVERAGE_OF_REGION,
+    calibration_subject,
+    case_subject,
+    lesion_subject,
+    surface_subject,
+    volume_subject,
+)
 from kits_ml.evaluation.selftest import Subject
-from kits_ml.evaluation.theory import ByHand, Convention, Kind, conventions
+from kits_ml.evaluation.theory import Convention, Kind, conventions
 from kits_ml.labels import LABEL_NAMES, NUM_CLASSES, REGIONS
-from kits_ml.scores import composite_dice, score_case
 from kits_ml.training.batches import SliceArrays
 from kits_ml.training.imported_metrics import ImportedMetric, LabelForm, label_form
 from kits_ml.training.metrics import validation_scores
 from kits_ml.trust import as_reported
 
-#: Distance between the known slices, rows and columns.
-SPACING_MM = (5.0, 1.0, 2.0)
-
 #: Slices that a metric is given at once: fewer than a patient has, so that no batch is a patient.
 BATCH_SIZE = 2
-
-_AVERAGE_OF_REGION = {"kidney": "kidney_region", "tumour": "tumour_label"}
 
 
 def metrics_in_use() -> list[Subject]:
     """The metrics that choose weights, and those that stand in the tables of evaluation."""
-    return [validation_subject(), case_subject(), surface_subject()]
+    return [
+        validation_subject(),
+        case_subject(),
+        volume_subject(),
+        surface_subject(),
+        lesion_subject(),
+        calibration_subject(),
+    ]
 
 
 def as_reported_subject() -> Subject:
@@ -60,7 +70,7 @@ def validation_subject() -> Subject:
     declared: dict[str, Convention] = {}
     for kind in ("dice", "iou"):
         for region in REGIONS:
-            declared[f"{kind}_{region}"] = Convention(kind=kind, average=_AVERAGE_OF_REGION[region], per_case=True)
+            declared[f"{kind}_{region}"] = Convention(kind=kind, average=AVERAGE_OF_REGION[region], per_case=True)
         for label, name in LABEL_NAMES.items():
             declared[f"{kind}_label_{label}"] = Convention(kind=kind, average=f"{name}_label", per_case=True)
     declared["foreground_iou"] = Convention(kind="iou", average="regions", per_case=True)
@@ -69,55 +79,6 @@ def validation_subject() -> Subject:
         read=lambda scenario: {f"val_{name}": value for name, value in _validate(scenario).items()},
         conventions={f"val_{name}": [convention] for name, convention in declared.items()},
     )
-
-
-def case_subject() -> Subject:
-    """The overlaps of `scores.score_case` and the KiTS score, averaged over cases as evaluation does."""
-    declared: dict[str, Convention] = {
-        f"case_{kind}_{region}": Convention(kind=kind, average=_AVERAGE_OF_REGION[region], per_case=True)
-        for kind in ("dice", "iou", "precision", "recall")
-        for region in REGIONS
-    }
-    declared["case_composite_dice"] = Convention(kind="dice", average="regions", per_case=True)
-
-    def read(scenario: Scenario) -> dict[str, float]:
-        scored = _score(scenario, surfaces=False)
-        found = {
-            name: _mean([getattr(case[name.split("_")[2]], name.split("_")[1]) for case in scored])
-            for name in declared
-            if name != "case_composite_dice"
-        }
-        return found | {"case_composite_dice": _mean([composite_dice(case) for case in scored])}
-
-    return Subject(read=read, conventions={name: [convention] for name, convention in declared.items()})
-
-
-def surface_subject() -> Subject:
-    """The surface scores of `scores.score_case`, where they can be told by hand.
-
-    Shifted by a pixel, every point of the surface has its counterpart 2 mm (a column) away, so no distance is more;
-    the faces that the shift leaves are 2 mm from the other surface, and they are more than a twentieth of it. So the
-    95th percentile is 2 mm. Of an empty mask there is no distance.
-    """
-    perfect = {"perfect, saturated": 1.0, "all background, saturated": 0.0, "scan without kidneys": 1.0}
-    empty = {"all background, saturated": math.nan, "scan without kidneys": math.nan}
-    by_hand = {
-        "surface_dice": ByHand(readings=perfect),
-        "hd95_mm": ByHand(readings={"perfect, saturated": 0.0, "shifted by a pixel": SPACING_MM[2]} | empty),
-        "mean_surface_distance_mm": ByHand(readings={"perfect, saturated": 0.0} | empty),
-    }
-    asked = {name for one in by_hand.values() for name in one.readings}
-
-    def read(scenario: Scenario) -> dict[str, float]:
-        scored = _score(scenario, surfaces=scenario.out_of_range or scenario.name in asked)
-        return {
-            f"case_{score}_{region}": _mean([getattr(case[region], score) for case in scored])
-            for score in by_hand
-            for region in REGIONS
-        }
-
-    names = {f"case_{score}_{region}": [one] for score, one in by_hand.items() for region in REGIONS}
-    return Subject(read=read, conventions=names)
 
 
 def keras_subject(
@@ -183,20 +144,3 @@ def _validate(scenario: Scenario) -> Mapping[str, float]:
 
     model = SimpleNamespace(predict_on_batch=predict_on_batch, input_shape=(None, *labels.shape[1:], 1))
     return validation_scores(model, SliceArrays(grey=grey, labels=labels, cases=cases), batch_size=BATCH_SIZE)
-
-
-def _score(scenario: Scenario, *, surfaces: bool) -> list[Mapping[str, Any]]:
-    """Scores of the label maps that the probabilities come to."""
-    return [
-        score_case(
-            case.labels,
-            case.probabilities.argmax(axis=-1).astype(np.uint8),
-            spacing_mm=SPACING_MM,
-            surfaces=surfaces,
-        )
-        for case in scenario.cases
-    ]
-
-
-def _mean(values: list[float]) -> float:
-    return float(summarise_values(values, num_resamples=1)["mean"])

@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from kits_ml.data import training_range
 from kits_ml.errors import InputError
 from kits_ml.inference.predictor import Predictor
-from kits_ml.inference.segmenting import Observer, SliceProbabilities, Window, checked_image, segment_slices
+from kits_ml.inference.segmenting import (
+    Observer,
+    SliceMoments,
+    SliceProbabilities,
+    Window,
+    checked_image,
+    segment_slices,
+    wants_variance,
+)
 from kits_ml.labels import BACKGROUND, LABEL_NAMES
 
 #: What an ensemble knows of its members, all of them together.
@@ -44,26 +53,45 @@ class Ensemble:
         progress: str | None = None,
         observe: Observer | None = None,
     ) -> np.ndarray:
-        """Segments a volume; see `Predictor.segment`. Members whose preparation needs it must be given a spacing."""
+        """Segments a volume; see `Predictor.segment`. Members whose preparation needs it must be given a spacing.
+
+        The variance that is observed is that between the members and, where they are augmented, that within them.
+        """
         image = checked_image(image)
-        slices = self._means(image, spacing_mm, add_variance=getattr(observe, "add_variance", None))
+        slices = self._moments(image, spacing_mm, with_variance=wants_variance(observe))
         return segment_slices(slices, shape=image.shape, progress=progress, observe=observe)
 
     def probabilities(
         self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None
     ) -> Iterator[SliceProbabilities]:
         """Yields the members' mean for each slice, in order; see `Predictor.probabilities`."""
-        return self._means(checked_image(image), spacing_mm)
+        for window, mean, _ in self._moments(checked_image(image), spacing_mm, with_variance=False):
+            yield window, mean
 
-    def _means(
-        self, image: np.ndarray, spacing_mm: Sequence[float] | None, *, add_variance: Observer | None = None
-    ) -> Iterator[SliceProbabilities]:
-        streams = [one.probabilities(image, spacing_mm=spacing_mm) for one in self.members]
-        for index, slices in enumerate(zip(*streams, strict=True)):
-            window, aligned = align(slices)
-            if add_variance:
-                add_variance(index, window, aligned.var(axis=0))
-            yield window, aligned.mean(axis=0)
+    def _moments(
+        self, image: np.ndarray, spacing_mm: Sequence[float] | None, *, with_variance: bool
+    ) -> Iterator[SliceMoments]:
+        streams = [one.moments(image, spacing_mm=spacing_mm, with_variance=with_variance) for one in self.members]
+        for slices in zip(*streams, strict=True):
+            window, aligned = align([(inside, mean) for inside, mean, _ in slices])
+            yield window, aligned.mean(axis=0), total_variance(slices, window, aligned) if with_variance else None
+
+
+def total_variance(slices: Sequence[SliceMoments], window: Window, aligned: np.ndarray) -> np.ndarray:
+    """The variance of all predictions of a slice, each member counting the same (the law of total variance).
+
+    Args:
+        slices: of the members; one without variance, which is a single prediction, has none in itself.
+        window, aligned: their means on common rows and columns, see `align`; beyond its window a member has none.
+
+    Returns:
+        The variance between the members' means and the mean of those within: `(classes, rows, columns)` float32.
+    """
+    total = aligned.var(axis=0)
+    for inside, _, within in slices:
+        if within is not None:
+            total[:, *_within(inside, window)] += within / len(slices)
+    return total
 
 
 def align(slices: Sequence[SliceProbabilities]) -> tuple[Window, np.ndarray]:
@@ -87,11 +115,7 @@ def align(slices: Sequence[SliceProbabilities]) -> tuple[Window, np.ndarray]:
     aligned = np.zeros((len(slices), num_classes.pop(), num_rows, num_columns), np.float32)
     aligned[:, BACKGROUND] = 1
     for one, (inside, probabilities) in zip(aligned, slices, strict=True):
-        rows, columns = (
-            slice(part.start - whole.start, part.stop - whole.start)
-            for part, whole in zip(inside, window, strict=True)
-        )
-        one[:, rows, columns] = probabilities
+        one[:, *_within(inside, window)] = probabilities
     return window, aligned
 
 
@@ -102,8 +126,8 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
         descriptions: of the members, see `Predictor`.
 
     Returns:
-        `architecture`, `run_id` and `data_digest` of all, `seen_cases` and `seen_slices` of any, and
-        `postprocessing` and `training` where all have the same.
+        `architecture`, `run_id` and `data_digest` of all, `seen_cases` and `seen_slices` of any, `postprocessing`
+        where all have the same, and as `training` what they have in common, see `training_range.common_range`.
 
     Raises:
         InputError: members that call their labels differently.
@@ -125,16 +149,24 @@ def describe_members(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any
             for number, one in enumerate(descriptions, start=1)
             for name, value in one.get(key, {}).items()
         }
-    for key in ("postprocessing", "training"):
-        first = descriptions[0].get(key)
-        if first is not None and all(one.get(key) == first for one in descriptions):
-            description[key] = first
+    stored = descriptions[0].get("postprocessing")
+    if stored is not None and all(one.get("postprocessing") == stored for one in descriptions):
+        description["postprocessing"] = stored
+    if training := training_range.common_range([one.get("training") for one in descriptions]):
+        description["training"] = training
     return description
 
 
 def _label_names(description: Mapping[str, Any]) -> dict[str, str]:
     names = description.get("label_names") or LABEL_NAMES
     return {str(value): str(name) for value, name in names.items()}
+
+
+def _within(inside: Window, window: Window) -> Window:
+    """A window's rows and columns, counted from the start of another that holds it."""
+    return tuple(
+        slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(inside, window, strict=True)
+    )
 
 
 def _around(windows: Sequence[Window]) -> Window:

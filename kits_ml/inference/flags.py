@@ -56,6 +56,19 @@ class Facts:
         return self.measured.kidneys
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unchecked:
+    """A rule that did not run, or not for each model of an ensemble: it raised no flag for want of knowledge.
+
+    Attributes:
+        name: of the rule, a key of `FLAGS`.
+        reason: one sentence, what is not known.
+    """
+
+    name: str
+    reason: str
+
+
 Rule = Callable[[Facts], Iterator[str]]
 
 
@@ -67,6 +80,31 @@ def raise_flags(facts: Facts) -> tuple[Flag, ...]:
         for reason in rule(facts)
     ]
     return tuple(sorted(raised, key=lambda flag: flag.severity != "error"))
+
+
+def not_checked(facts: Facts) -> tuple[Unchecked, ...]:
+    """The rules that lacked something to go by, so that nobody takes their silence for a finding."""
+    return tuple(
+        Unchecked(name=name, reason=reason)
+        for key, (name, what) in _TRAINED.items()
+        for reason in _untold(facts.training, key, what)
+    ) + tuple(_without_confidence(facts))
+
+
+def _untold(training: Mapping[str, Any], key: str, what: str) -> Iterator[str]:
+    num_models, num_silent = training.get("num_models", 1), training.get("num_silent", {}).get(key, 0)
+    if not training.get(key):
+        whom = "the model was" if num_models == 1 else f"any of the {num_models} models was"
+    elif num_silent:
+        whom = f"{num_silent} of the {num_models} models {'was' if num_silent == 1 else 'were'}"
+    else:
+        return
+    yield f"It is not known on what {what} {whom} trained."
+
+
+def _without_confidence(facts: Facts) -> Iterator[Unchecked]:
+    if any(one.confidence is None for one in (*facts.kidneys, *facts.measured.tumours)):
+        yield Unchecked(name="low_confidence", reason="It is not known how sure the model was.")
 
 
 def _no_kidney(facts: Facts) -> Iterator[str]:
@@ -173,7 +211,7 @@ def _low_confidence(facts: Facts) -> Iterator[str]:
 def _spacing_outside_training(facts: Facts) -> Iterator[str]:
     if trained := facts.training.get("spacing_mm"):
         for one in training_range.outside_lengths(facts.spacing_mm, trained, margin=facts.settings.training_margin):
-            yield f"The {one.what} are {one.found:.2f} mm apart, {_trained(one, facts, '.2f', 'mm')}."
+            yield f"The {one.what} are {one.found:.2f} mm apart, {_trained(one, facts, 'spacing_mm', '.2f', 'mm')}."
 
 
 def _field_of_view_outside_training(facts: Facts) -> Iterator[str]:
@@ -181,7 +219,7 @@ def _field_of_view_outside_training(facts: Facts) -> Iterator[str]:
         for one in training_range.outside_lengths(
             facts.field_of_view_mm, trained, margin=facts.settings.training_margin
         ):
-            yield f"The {one.what} cover {one.found:.0f} mm, {_trained(one, facts, '.0f', 'mm')}."
+            yield f"The {one.what} cover {one.found:.0f} mm, {_trained(one, facts, 'field_of_view_mm', '.0f', 'mm')}."
 
 
 def _hu_outside_training(facts: Facts) -> Iterator[str]:
@@ -191,19 +229,27 @@ def _hu_outside_training(facts: Facts) -> Iterator[str]:
             percent = f"{training_range.PERCENTILES[one.what]:g}"
             yield (
                 f"{percent} percent of the voxels lie at or below {one.found:.0f} HU, "
-                f"{_trained(one, facts, '.0f', 'HU')}; perhaps these are no HU."
+                f"{_trained(one, facts, 'hu', '.0f', 'HU')}; perhaps these are no HU."
             )
     trained = facts.training.get("kidney_hu")
     if trained and facts.kidneys:
         low, high = trained["low"], trained["high"]
         if not low - margin_hu <= facts.kidney_hu <= high + margin_hu:
             one = Outside(what="kidney", found=facts.kidney_hu, low=low, high=high)
-            yield f"The kidneys have {one.found:.0f} HU on average, {_trained(one, facts, '.0f', 'HU')}."
+            yield f"The kidneys have {one.found:.0f} HU on average, {_trained(one, facts, 'kidney_hu', '.0f', 'HU')}."
 
 
-def _trained(one: Outside, facts: Facts, digits: str, unit: str) -> str:
-    cases = f" in its {facts.training['num_cases']} training cases" if "num_cases" in facts.training else ""
-    return f"but the model was trained on {one.low:{digits}} to {one.high:{digits}} {unit}{cases}"
+def _trained(one: Outside, facts: Facts, key: str, digits: str, unit: str) -> str:
+    found = f"{one.low:{digits}} to {one.high:{digits}} {unit}"
+    num_models = facts.training.get("num_models", 1)
+    if num_models == 1:
+        cases = f" in its {facts.training['num_cases']} training cases" if "num_cases" in facts.training else ""
+        return f"but the model was trained on {found}{cases}"
+    num_told = num_models - facts.training["num_silent"][key]
+    whose = f"all {num_models}" if num_told == num_models else f"{num_told} of {num_models}"
+    if one.low > one.high:
+        return f"but the training data of {whose} models have no such value in common"
+    return f"but the training data of {whose} models have only {found} in common"
 
 
 def _named(kidney: Kidney) -> str:
@@ -213,6 +259,14 @@ def _named(kidney: Kidney) -> str:
 def _doubt(what: str, confidence: float, limit: float) -> str:
     return f"The model gives {what} {confidence:.0%} on average, expected at least {limit:.0%}."
 
+
+#: The ranges of the training data: the rule that needs each, and what it is of.
+_TRAINED: Mapping[str, tuple[str, str]] = {
+    "hu": ("hu_outside_training", "HU of whole scans"),
+    "kidney_hu": ("hu_outside_training", "HU of kidneys"),
+    "spacing_mm": ("spacing_outside_training", "spacings"),
+    "field_of_view_mm": ("field_of_view_outside_training", "fields of view"),
+}
 
 #: Severity and rule by name, in the order in which flags are told.
 FLAGS: Mapping[str, tuple[Literal["warning", "error"], Rule]] = {

@@ -5,19 +5,19 @@ A kidney is a connected piece of all that is labelled, tumour included; pieces t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from kits_ml.config import QualitySettings
 from kits_ml.data.body_box import find_body_box
-from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
-from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR
+from kits_ml.inference.pieces import Pieces
+from kits_ml.inference.shapes import Shape
+from kits_ml.inference.uncertainty import UncertaintyMeter
+from kits_ml.labels import KIDNEY, LABEL_NAMES, NUM_CLASSES, TUMOUR
 
 Side = Literal["left", "right", "both"]
 Box = tuple[slice, slice, slice]
@@ -28,8 +28,6 @@ BOTH_SIDES_SHARE = 0.2
 #: misjudged. The spine alone is wider than half of it.
 APART_MM = 60.0
 
-_TOUCHING = np.ones((3, 3, 3), bool)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Kidney:
@@ -39,7 +37,7 @@ class Kidney:
         side: the patient's left or right; `both` for a piece that lies on both sides of the body's middle.
         volume_ml: with its tumours.
         tumour_ml: of its tumours alone.
-        length_mm: largest diameter, tumours included; see `largest_diameter`.
+        length_mm: largest diameter, tumours included; see `shapes.largest_diameter`.
         mean_hu: of its tissue without tumours.
         centre: slice, row, column of its centre of gravity, from 0.
         confidence: mean softmax of its tissue without tumours, [0, 1]; None where no uncertainty is known.
@@ -64,7 +62,7 @@ class Tumour:
         kidney: number of the kidney that it touches, from 0; None where it touches none.
         side: that kidney's; where it touches none, that of its own place.
         volume_ml: its volume.
-        diameter_mm: largest diameter in space; see `largest_diameter`.
+        diameter_mm: largest diameter in space; see `shapes.largest_diameter`.
         axial_diameter_mm: largest diameter within a slice, as RECIST measures it.
         axial_slice: the slice of that diameter, from 0.
         mean_hu: of its voxels.
@@ -132,54 +130,32 @@ def measure(
     if box is None:
         return Measurements()
     scan = _Scan(image, label_map, box, spacing_mm, uncertainty)
-    kidneys, small = [], []
-    for piece in scan.pieces(scan.labels > 0):
-        tissue = int((piece.labels == KIDNEY).sum())
-        if tissue and tissue * scan.voxel_ml >= settings.fragment_kidney_ml:
-            kidneys.append(piece)
-        elif tissue:
-            small.append(scan.fragment(piece, KIDNEY))
     middle = body_middle(image[box[0]])
-    kidneys.sort(key=lambda piece: piece.centre[2])
-    sides = _sides(kidneys, middle, column_mm=spacing_mm[2])
-    numbers = np.zeros(scan.labels.shape, np.uint16)
-    for number, piece in enumerate(kidneys, start=1):
-        numbers[piece.box][piece.mask] = number
+    wholes = Pieces(lambda part: scan.labels[part] > 0, scan.labels.shape)
+    whole = scan.gather(wholes, KIDNEY, least_ml=settings.fragment_kidney_ml)
+    is_kidney = whole.tissue_ml >= settings.fragment_kidney_ml
+    has_tissue = whole.num_voxels[:, KIDNEY] > 0
+    kidneys = sorted(np.flatnonzero(has_tissue & is_kidney).tolist(), key=lambda number: whole.centres[number, 2])
+    sides = _sides(kidneys, whole, middle, column_mm=spacing_mm[2])
+    small = [whole.fragment(number) for number in np.flatnonzero(has_tissue & ~is_kidney)]
+
+    pieces = Pieces(lambda part: scan.labels[part] == TUMOUR, scan.labels.shape)
+    tumour = scan.gather(pieces, TUMOUR, least_ml=settings.fragment_tumour_ml)
+    holders = _holders(pieces, wholes)
     tumours = []
-    for piece in scan.pieces(scan.labels == TUMOUR):
-        if piece.mask.sum() * scan.voxel_ml < settings.fragment_tumour_ml:
-            small.append(scan.fragment(piece, TUMOUR))
+    for number in range(1, pieces.count + 1):
+        if tumour.tissue_ml[number] < settings.fragment_tumour_ml:
+            small.append(tumour.fragment(number))
             continue
-        number = int(numbers[piece.box][piece.mask][0])  # touching pieces are one: every voxel has the same
-        side = sides[number - 1] if number else _side(piece, middle)
-        tumours.append(scan.tumour(piece, kidney=number - 1 if number else None, side=side))
+        holder = int(holders[number])
+        kidney = kidneys.index(holder) if holder in kidneys else None
+        side = _side(tumour.shapes[number], middle) if kidney is None else sides[kidney]
+        tumours.append(scan.tumour(tumour, number, kidney=kidney, side=side))
     return Measurements(
-        kidneys=tuple(scan.kidney(piece, side) for piece, side in zip(kidneys, sides, strict=True)),
+        kidneys=tuple(scan.kidney(whole, number, side) for number, side in zip(kidneys, sides, strict=True)),
         tumours=tuple(sorted(tumours, key=lambda one: -one.volume_ml)),
         fragments=tuple(sorted(small, key=lambda one: -one.volume_ml)),
     )
-
-
-def largest_diameter(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Largest distance between two points of a mask's surface, in millimetres: Feret's diameter.
-
-    The surface is taken midway between neighbouring voxels of which one is in the mask, which is where a triangle
-    mesh at 0.5 has its corners (pyradiomics' Maximum3DDiameter). A sphere so keeps its diameter, where the distance
-    of voxel centres would fall short by about a voxel; a single voxel measures its longest edge.
-
-    Args:
-        mask: boolean, two or three axes, at least one voxel; its surroundings count as outside.
-        spacing_mm: distance between voxels along each axis.
-    """
-    points = []
-    for axis in range(mask.ndim):
-        padding = [(int(one == axis),) * 2 for one in range(mask.ndim)]
-        steps = np.argwhere(np.diff(np.pad(mask, padding).astype(np.int8), axis=axis)).astype(float)
-        steps[:, axis] -= 0.5
-        points.append(steps)
-    surface = np.concatenate(points) * np.asarray(spacing_mm, float)
-    corners = surface[ConvexHull(surface).vertices]
-    return float(pdist(corners).max())
 
 
 def body_middle(image: np.ndarray) -> float:
@@ -193,15 +169,40 @@ def body_middle(image: np.ndarray) -> float:
     return (first + end - 1) / 2
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """A connected piece: its box within what is labelled, its mask and labels there, and its centre there."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Gathered:
+    """What is known of a mask's pieces, by number from 1; volumes count the voxels of one label, the tissue.
 
-    box: Box
-    mask: np.ndarray
-    labels: np.ndarray
-    centre: tuple[float, float, float]
-    first_column: int
+    Attributes:
+        label: of the tissue.
+        num_voxels: of each label, `(pieces + 1, classes)`.
+        centres: slice, row and column of their centres of gravity in the scan, `(pieces + 1, 3)`.
+        shapes: of the large ones.
+        voxel_ml: the volume of a voxel.
+    """
+
+    label: int
+    num_voxels: np.ndarray
+    centres: np.ndarray
+    shapes: Mapping[int, Shape]
+    voxel_ml: float
+
+    @property
+    def tissue_ml(self) -> np.ndarray:
+        return self.num_voxels[:, self.label] * self.voxel_ml
+
+    def centre(self, number: int) -> tuple[int, int, int]:
+        return tuple(round(place) for place in self.centres[number].tolist())
+
+    def fragment(self, number: int) -> Fragment:
+        return Fragment(
+            label=LABEL_NAMES[self.label],
+            volume_ml=float(self.tissue_ml[number]),
+            centre=self.centre(number),
+        )
+
+    def mean_hu(self, number: int) -> float:
+        return self.shapes[number].hu_sum / int(self.num_voxels[number, self.label])
 
 
 class _Scan:
@@ -211,60 +212,77 @@ class _Scan:
         self.image, self.labels, self.box = image[box], label_map[box], box
         self.spacing_mm = tuple(float(size) for size in spacing_mm)
         self.voxel_ml = float(np.prod(self.spacing_mm)) / 1000
-        self.confidence = None if uncertainty is None else uncertainty.confidence[box]
-        self.num_slices = len(image)
+        self.uncertainty = uncertainty
+        self.shape = image.shape
 
-    def pieces(self, mask: np.ndarray) -> list[_Piece]:
-        numbers, _ = ndimage.label(mask, structure=_TOUCHING)
-        found = []
-        for number, box in enumerate(ndimage.find_objects(numbers), start=1):
-            inside = numbers[box] == number
-            local = [np.average(np.arange(size), weights=weight) for size, weight in _profiles(inside)]
-            centre = tuple(
-                float(place + here.start + there.start)
-                for place, here, there in zip(local, box, self.box, strict=True)
-            )
-            labels = np.where(inside, self.labels[box], 0)
-            found.append(_Piece(box, inside, labels, centre, box[2].start + self.box[2].start))
-        return found
+    def gather(self, pieces: Pieces, label: int, *, least_ml: float) -> _Gathered:
+        """Looks at all pieces, a slab at a time; at the shape of those alone that have that volume at least."""
+        starts = np.array([part.start for part in self.box])
+        num_voxels = np.zeros((pieces.count + 1, NUM_CLASSES), np.int64)
+        sums = np.zeros((pieces.count + 1, 3))
+        large = np.flatnonzero(pieces.num_voxels * self.voxel_ml >= least_ml).tolist()
+        shapes = {number: Shape(self.shape[2]) for number in large if number}
+        for part, numbers in pieces.numbers():
+            labels, confidence = self.labels[part], self._confidence_of(part)
+            for number, box in enumerate(ndimage.find_objects(numbers), start=1):
+                if box is None:
+                    continue
+                mask = numbers[box] == number
+                start = np.add(starts, [part.start + box[0].start, box[1].start, box[2].start])
+                num_voxels[number] += np.bincount(labels[box][mask], minlength=NUM_CLASSES)
+                sums[number] += _place_sums(mask, start)
+                if number not in shapes:
+                    continue
+                shapes[number].add(
+                    mask,
+                    start.tolist(),
+                    tissue=mask & (labels[box] == label),
+                    image=self.image[part][box],
+                    confidence=None if confidence is None else confidence[box],
+                )
+                if label == TUMOUR:
+                    shapes[number].add_axial(mask, int(start[0]), self.spacing_mm[1:])
+        centres = sums / np.maximum(num_voxels.sum(axis=1, keepdims=True), 1)
+        return _Gathered(label=label, num_voxels=num_voxels, centres=centres, shapes=shapes, voxel_ml=self.voxel_ml)
 
-    def kidney(self, piece: _Piece, side: Side) -> Kidney:
-        tissue, first = piece.labels == KIDNEY, piece.box[0].start + self.box[0].start
+    def kidney(self, whole: _Gathered, number: int, side: Side) -> Kidney:
+        shape = whole.shapes[number]
         return Kidney(
             side=side,
-            volume_ml=float(piece.mask.sum() * self.voxel_ml),
-            tumour_ml=float((piece.labels == TUMOUR).sum() * self.voxel_ml),
-            length_mm=largest_diameter(piece.mask, self.spacing_mm),
-            mean_hu=self._mean_hu(piece, tissue),
-            centre=_rounded(piece.centre),
-            confidence=self._confidence(piece, tissue),
-            at_end=first == 0 or first + len(piece.mask) == self.num_slices,
+            volume_ml=float(whole.num_voxels[number].sum() * self.voxel_ml),
+            tumour_ml=float(whole.num_voxels[number, TUMOUR] * self.voxel_ml),
+            length_mm=shape.length_mm(self.spacing_mm),
+            mean_hu=whole.mean_hu(number),
+            centre=whole.centre(number),
+            confidence=self._confidence(whole, number),
+            at_end=shape.first_slice == 0 or shape.end_slice == self.shape[0],
         )
 
-    def tumour(self, piece: _Piece, *, kidney: int | None, side: Side) -> Tumour:
-        axial_mm = [largest_diameter(one, self.spacing_mm[1:]) for one in piece.mask]
-        longest = int(np.argmax(axial_mm))
+    def tumour(self, tumour: _Gathered, number: int, *, kidney: int | None, side: Side) -> Tumour:
+        shape = tumour.shapes[number]
+        longest = max(shape.axial_mm, key=lambda index: round(shape.axial_mm[index], 6))  # of equals the first
         return Tumour(
             kidney=kidney,
             side=side,
-            volume_ml=float(piece.mask.sum() * self.voxel_ml),
-            diameter_mm=largest_diameter(piece.mask, self.spacing_mm),
-            axial_diameter_mm=axial_mm[longest],
-            axial_slice=longest + piece.box[0].start + self.box[0].start,
-            mean_hu=self._mean_hu(piece, piece.mask),
-            centre=_rounded(piece.centre),
-            confidence=self._confidence(piece, piece.mask),
+            volume_ml=float(tumour.tissue_ml[number]),
+            diameter_mm=shape.length_mm(self.spacing_mm),
+            axial_diameter_mm=shape.axial_mm[longest],
+            axial_slice=longest,
+            mean_hu=tumour.mean_hu(number),
+            centre=tumour.centre(number),
+            confidence=self._confidence(tumour, number),
         )
 
-    def fragment(self, piece: _Piece, label: int) -> Fragment:
-        volume_ml = float((piece.labels == label).sum() * self.voxel_ml)
-        return Fragment(label=LABEL_NAMES[label], volume_ml=volume_ml, centre=_rounded(piece.centre))
+    def _confidence(self, gathered: _Gathered, number: int) -> float | None:
+        if self.uncertainty is None:
+            return None
+        return gathered.shapes[number].confidence_sum / int(gathered.num_voxels[number, gathered.label]) / 255
 
-    def _mean_hu(self, piece: _Piece, mask: np.ndarray) -> float:
-        return float(self.image[piece.box][mask].mean(dtype=np.float64))
-
-    def _confidence(self, piece: _Piece, mask: np.ndarray) -> float | None:
-        return None if self.confidence is None else mean_of(self.confidence[piece.box], mask)
+    def _confidence_of(self, part: slice) -> np.ndarray | None:
+        if self.uncertainty is None:
+            return None
+        slices, rows, columns = self.box
+        return self.uncertainty.confidence[slices.start + part.start : slices.start + part.stop, rows, columns]
 
 
 def _labelled_box(label_map: np.ndarray) -> Box | None:
@@ -279,34 +297,41 @@ def _labelled_box(label_map: np.ndarray) -> Box | None:
     return tuple(slice(int(hits[0]), int(hits[-1]) + 1) for hits in (slices, rows, columns))
 
 
-def _profiles(mask: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """For each axis its size and how many voxels lie at each place."""
-    axes = range(mask.ndim)
-    return [(mask.shape[axis], mask.sum(axis=tuple(one for one in axes if one != axis))) for axis in axes]
+def _place_sums(mask: np.ndarray, start: np.ndarray) -> list[float]:
+    """The sums of a mask's slices, rows and columns, counted from where it starts."""
+    profiles = (mask.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1)))
+    return [
+        float(profile @ (np.arange(len(profile)) + first)) for profile, first in zip(profiles, start, strict=True)
+    ]
 
 
-def _sides(kidneys: Sequence[_Piece], middle: float, *, column_mm: float) -> list[Side]:
+def _holders(pieces: Pieces, wholes: Pieces) -> np.ndarray:
+    """For each piece the whole that it is part of, `(pieces + 1,)`; touching pieces are one, so it is part of one."""
+    holders = np.zeros(pieces.count + 1, np.int64)
+    if pieces.count:
+        for (_, numbers), (_, around) in zip(pieces.numbers(), wholes.numbers(), strict=True):
+            inside = numbers > 0
+            holders[numbers[inside]] = around[inside]
+    return holders
+
+
+def _sides(kidneys: Sequence[int], whole: _Gathered, middle: float, *, column_mm: float) -> list[Side]:
     """Sides of kidneys in order of their columns: by the body's middle, or of two that lie apart by each other."""
-    sides = [_side(piece, middle) for piece in kidneys]
+    sides = [_side(whole.shapes[number], middle) for number in kidneys]
     if len(kidneys) == 2 and sides[0] == sides[1] != "both":
-        apart_mm = (kidneys[1].centre[2] - kidneys[0].centre[2]) * column_mm
-        if apart_mm >= APART_MM:
+        right, left = (whole.centres[number, 2] for number in kidneys)
+        if (left - right) * column_mm >= APART_MM:
             return ["right", "left"]
     return sides
 
 
-def _side(piece: _Piece, middle: float) -> Side:
+def _side(shape: Shape, middle: float) -> Side:
     """Columns run to the patient's left."""
-    by_column = piece.mask.sum(axis=(0, 1))
-    columns = np.arange(len(by_column)) + piece.first_column
-    left = by_column[columns > middle].sum() / by_column.sum()
+    columns = np.arange(len(shape.by_column))
+    left = shape.by_column[columns > middle].sum() / shape.by_column.sum()
     if BOTH_SIDES_SHARE <= left <= 1 - BOTH_SIDES_SHARE:
         return "both"
     return "left" if left > 0.5 else "right"
-
-
-def _rounded(centre: Sequence[float]) -> tuple[int, int, int]:
-    return tuple(round(place) for place in centre)
 
 
 def as_dict(one: Any) -> dict[str, Any]:

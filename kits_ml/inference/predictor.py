@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,14 @@ from kits_ml.data.neighbours import stack_neighbours
 from kits_ml.errors import InputError
 from kits_ml.inference import mirroring
 from kits_ml.inference.engines import MODEL_FILE, load_network
-from kits_ml.inference.segmenting import Observer, SliceProbabilities, checked_image, segment_slices
+from kits_ml.inference.segmenting import (
+    Observer,
+    SliceMoments,
+    SliceProbabilities,
+    checked_image,
+    segment_slices,
+    wants_variance,
+)
 from kits_ml.labels import LABEL_NAMES
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,8 @@ class Predictor:
         description: what else is known of the model: `label_names`, `seen_cases`, ...; `input_slices` is how many
             slices it sees at once, 1 if nothing is said.
         batch_size: slices the network takes at once; more need more memory.
-        test_time_augmentation: one of `mirroring.MIRRORED_AXES`: the mean over mirrored slices is taken.
+        test_time_augmentation: one of `mirroring.MIRRORED_AXES`: the mean over mirrored slices is taken, and
+            their variance for observers that ask for it.
     """
 
     def __init__(
@@ -72,7 +81,8 @@ class Predictor:
             progress: what the progress bar says; without, there is none.
             observe: is given each slice's probabilities on the scan's grid, so that nobody needs to keep them:
                 the slice's index, the rows and columns they are of (elsewhere all is background), and
-                `(classes, rows, columns)` float32. Their most probable class is the label map.
+                `(classes, rows, columns)` float32. Their most probable class is the label map. With test-time
+                augmentation its `add_variance`, if it has one, is given the variance over the passes right before.
 
         Returns:
             Label map of the same shape, uint8: 0 background, 1 kidney, 2 tumour.
@@ -82,7 +92,7 @@ class Predictor:
                 needed and missing.
         """
         image = checked_image(image)
-        slices = self.probabilities(image, spacing_mm=spacing_mm)
+        slices = self.moments(image, spacing_mm=spacing_mm, with_variance=wants_variance(observe))
         return segment_slices(slices, shape=image.shape, progress=progress, observe=observe)
 
     def probabilities(
@@ -99,14 +109,41 @@ class Predictor:
         Raises:
             InputError: as `segment`.
         """
+        for inside, probabilities, _ in self.moments(image, spacing_mm=spacing_mm, with_variance=False):
+            yield inside, probabilities
+
+    def moments(
+        self, image: np.ndarray, *, spacing_mm: Sequence[float] | None = None, with_variance: bool = True
+    ) -> Iterator[SliceMoments]:
+        """Yields what `probabilities` does, with the variance over the passes of test-time augmentation.
+
+        The variance is put on the scan's grid as the probabilities are, by linear interpolation. Between pixels it is
+        so an upper bound of the variance of the interpolated probabilities (Jensen's inequality).
+
+        Args:
+            image, spacing_mm: as for `segment`.
+            with_variance: whether it is wanted; else nothing more is computed than for `probabilities`.
+
+        Yields:
+            The rows and columns, and `(classes, rows, columns)` float32 twice; the variance is None without
+            augmentation.
+
+        Raises:
+            InputError: as `segment`.
+        """
         image = checked_image(image)
         frame = frames.find_frame(image, self.settings, spacing_mm=spacing_mm)
         if note := frame.note(self.settings):
             log.info("%s", note)
         blocks = preprocessing.prepare_image(image, frame, self.settings)
         for grey in stack_neighbours(blocks, num_slices=self.input_slices, batch_size=self.batch_size):
-            for restored in preprocessing.restore_probabilities(self._probabilities(grey), frame):
-                yield frame.inside, restored
+            mean, variance = self._moments(grey, with_variance=with_variance)
+            variances = itertools.repeat(None)
+            if variance is not None:
+                variances = preprocessing.restore_probabilities(variance, frame)
+            restored = preprocessing.restore_probabilities(mean, frame)
+            for one, its_variance in zip(restored, variances, strict=False):  # None goes on for ever
+                yield frame.inside, one, its_variance
 
     def save(self, folder: Path) -> None:
         """Writes `model.keras` and `model.json`, all that `load` needs."""
@@ -150,13 +187,17 @@ class Predictor:
             test_time_augmentation=test_time_augmentation,
         )
 
-    def _probabilities(self, grey: np.ndarray) -> np.ndarray:
-        """Class probabilities; the last, smaller batch is filled up so that the network is traced once."""
+    def _moments(self, grey: np.ndarray, *, with_variance: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mean and variance; the last, smaller batch is filled up so that the network is traced once."""
         filled = np.zeros((self.batch_size, *grey.shape[1:]), np.uint8)
         filled[: len(grey)] = grey
-        network_input = preprocessing.network_input(filled)
-        mean = mirroring.mean_over_mirrored(self.model.predict_on_batch, network_input, self.test_time_augmentation)
-        return mean[: len(grey)]
+        mean, variance = mirroring.moments_over_mirrored(
+            self.model.predict_on_batch,
+            preprocessing.network_input(filled),
+            self.test_time_augmentation,
+            with_variance=with_variance,
+        )
+        return mean[: len(grey)], None if variance is None else variance[: len(grey)]
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

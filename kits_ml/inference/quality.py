@@ -13,13 +13,14 @@ from kits_ml.config import QualitySettings
 from kits_ml.data import contrast, training_range
 from kits_ml.errors import InputError
 from kits_ml.inference import flags
-from kits_ml.inference.flags import Flag
+from kits_ml.inference.flags import Flag, Unchecked
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
-from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of
+from kits_ml.inference.provenance import Provenance
+from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
 
 #: Raised whenever a reader of the JSON would have to change.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 NOTICE = "For research use only, not a medical device."
 
@@ -40,6 +41,9 @@ class QualityReport:
         doubt: by label (`kidney`, `tumour`) the means of `confidence`, `entropy` and, where it was measured,
             `spread`, all in [0, 1] and None where there is no such voxel; empty where no uncertainty is known.
         flags: what speaks against the prediction, errors first; empty if nothing.
+        unchecked: rules whose silence says nothing, because something is not known; empty if all ran.
+        limits: the settings by which the flags were raised.
+        provenance: what the prediction was made of and by; None where nobody said.
     """
 
     shape: tuple[int, int, int]
@@ -52,13 +56,18 @@ class QualityReport:
     contrast: str
     doubt: Mapping[str, Mapping[str, float | None]]
     flags: tuple[Flag, ...]
+    limits: Mapping[str, float]
+    unchecked: tuple[Unchecked, ...] = ()
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; numbers are rounded to three decimals."""
         return {
             "format": FORMAT_VERSION,
             "notice": NOTICE,
+            "provenance": self.provenance and self.provenance.to_dict(),
             "flags": [vars(flag) for flag in self.flags],
+            "unchecked": [vars(one) for one in self.unchecked],
             "volumes_ml": {name: round(value, 3) for name, value in self.volumes_ml.items()},
             "kidneys": [as_dict(one) for one in self.kidneys],
             "tumours": [as_dict(one) for one in self.tumours],
@@ -68,6 +77,7 @@ class QualityReport:
             "doubt": {
                 label: {name: _rounded(value) for name, value in means.items()} for label, means in self.doubt.items()
             },
+            "limits": dict(self.limits),
             "shape": list(self.shape),
             "spacing_mm": [round(size, 6) for size in self.spacing_mm],
         }
@@ -87,8 +97,10 @@ class QualityReport:
         }
         return cls(
             **nested,
-            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt")},
+            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt", "limits")},
             flags=tuple(Flag(**one) for one in values["flags"]),
+            unchecked=tuple(Unchecked(**one) for one in values.get("unchecked", ())),
+            provenance=values["provenance"] and Provenance.from_dict(values["provenance"]),
             shape=tuple(values["shape"]),
             spacing_mm=tuple(values["spacing_mm"]),
         )
@@ -102,6 +114,7 @@ def assess(
     uncertainty: UncertaintyMeter | None = None,
     training: Mapping[str, Any] | None = None,
     settings: QualitySettings | None = None,
+    provenance: Provenance | None = None,
 ) -> QualityReport:
     """Measures a prediction and looks for what speaks against it.
 
@@ -112,8 +125,9 @@ def assess(
         spacing_mm: distance between slices, rows and columns.
         uncertainty: that observed the segmentation of this scan.
         training: what the model's description says of its training data, see `training_range`; what it does not say
-            is not looked at.
+            is not looked at, and the report names it as unchecked.
         settings: limits; the defaults where none are given.
+        provenance: what the prediction was made of and by; stands in the report as it is.
 
     Returns:
         The report. Where nothing is labelled it has no kidneys, no tumours and the flag `no_kidney`.
@@ -147,6 +161,9 @@ def assess(
         contrast=contrast.contrast_class(kidney_hu),
         doubt=_doubt(label_map, uncertainty),
         flags=flags.raise_flags(facts),
+        unchecked=flags.not_checked(facts),
+        limits=settings.to_dict(),
+        provenance=provenance,
     )
 
 
@@ -158,8 +175,8 @@ def _checked(
             f"label map of shape {label_map.shape} and image of shape {image.shape}: expected the same "
             "(slices, rows, columns)"
         )
-    if uncertainty is not None and uncertainty.entropy.shape != image.shape:
-        raise InputError(f"uncertainty of shape {uncertainty.entropy.shape}: expected the image's {image.shape}")
+    if uncertainty is not None and uncertainty.shape != image.shape:
+        raise InputError(f"uncertainty of shape {uncertainty.shape}: expected the image's {image.shape}")
     if len(spacing_mm) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing_mm):
         raise InputError(f"spacing_mm: found {list(spacing_mm)}, expected three positive numbers")
     return tuple(float(size) for size in spacing_mm)
@@ -168,13 +185,7 @@ def _checked(
 def _doubt(label_map: np.ndarray, uncertainty: UncertaintyMeter | None) -> dict[str, dict[str, float | None]]:
     if uncertainty is None:
         return {}
-    maps = {name: getattr(uncertainty, name) for name in ("confidence", "entropy", "spread")}
-    return {
-        LABEL_NAMES[label]: {
-            name: mean_of(byte_map, label_map == label) for name, byte_map in maps.items() if byte_map is not None
-        }
-        for label in (KIDNEY, TUMOUR)
-    }
+    return {LABEL_NAMES[label]: uncertainty.means(label_map, label) for label in (KIDNEY, TUMOUR)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -15,13 +15,17 @@ Window = tuple[slice, slice]
 #: The window that probabilities are of, and they: `(classes, rows, columns)` float32. Elsewhere all is background.
 SliceProbabilities = tuple[Window, np.ndarray]
 
+#: The same with the variance of each class's probability between several predictions, of the same shape: mirrored
+#: passes, members of an ensemble. None where there is but one prediction, or nobody asked.
+SliceMoments = tuple[Window, np.ndarray, np.ndarray | None]
+
 #: Takes a slice's index, its rows and columns inside the window, and their probabilities. Where it has a method
-#: `add_variance`, an ensemble calls that with the same, but the variance between its members, right before.
+#: `add_variance`, that is called right before with the same, but the variance, if there are several predictions.
 Observer = Callable[[int, Window, np.ndarray], None]
 
 
 def segment_slices(
-    slices: Iterable[SliceProbabilities],
+    slices: Iterable[SliceMoments],
     *,
     shape: tuple[int, int, int],
     progress: str | None = None,
@@ -33,19 +37,26 @@ def segment_slices(
         slices: one for each slice, in order.
         shape: of the scan, `(slices, rows, columns)`.
         progress: what the progress bar says; without, there is none.
-        observe: is given each slice.
+        observe: is given each slice, and its variance if it has one and the observer wants it.
 
     Returns:
         Label map of the shape, uint8.
     """
     label_map = np.zeros(shape, np.uint8)  # background beyond the window
     with tqdm(total=shape[0], desc=progress, unit="slice", disable=progress is None) as bar:
-        for index, (inside, probabilities) in enumerate(slices):
+        for index, (inside, probabilities, variance) in enumerate(slices):
             label_map[index, *inside] = probabilities.argmax(axis=0)
+            if variance is not None and wants_variance(observe):
+                observe.add_variance(index, inside, variance)
             if observe:
                 observe(index, inside, probabilities)
             bar.update()
     return label_map
+
+
+def wants_variance(observe: Observer | None) -> bool:
+    """Whether an observer takes the variance too; else it need not be computed."""
+    return getattr(observe, "add_variance", None) is not None
 
 
 def observe_all(*observers: Observer | None) -> Observer | None:
@@ -61,7 +72,7 @@ class _Several:
 
     def __init__(self, observers: Sequence[Observer]):
         self._observers = observers
-        self._of_variance = [one.add_variance for one in observers if hasattr(one, "add_variance")]
+        self._of_variance = [one.add_variance for one in observers if wants_variance(one)]
         self.add_variance = self._add_variance if self._of_variance else None
 
     def __call__(self, index: int, inside: Window, probabilities: np.ndarray) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+import tempfile
+import weakref
+
 import numpy as np
 
 from kits_ml.errors import InputError
+from kits_ml.inference.pieces import slabs
 
 #: Surer than this, a voxel's entropy is less than half a step of 1/255: not worth its logarithms.
 _CERTAIN = 1 - 1e-4
@@ -46,24 +53,45 @@ def normalised_spread(variance: np.ndarray) -> np.ndarray:
 class UncertaintyMeter:
     """Keeps entropy and confidence of a scan as it is segmented; what `Predictor.segment` calls `observe`.
 
-    Two bytes a voxel, three with the spread. Where the network's window does not reach, all is certain background.
+    Two bytes a voxel, three with the spread, in a file without a name in the system's temporary folder, which is gone
+    with the meter. Each map is mapped anew whenever it is asked for: what is read of it counts as memory of the
+    process as long as that array lives. Where the network's window does not reach, all is certain background.
 
     Args:
         shape: of the scan, `(slices, rows, columns)`.
 
-    Attributes:
-        entropy: `(slices, rows, columns)` uint8, `normalised_entropy` from 0 to 255.
-        confidence: the same, the probability of the most probable class: 85 (a third) to 255.
-        spread: the same, `normalised_spread` between ensemble members or augmentations; None where `add_variance`
-            was never called.
+    Raises:
+        OSError: no room for the file.
     """
 
     def __init__(self, shape: tuple[int, int, int]):
-        if len(shape) != 3:
+        if len(shape) != 3 or 0 in shape:
             raise InputError(f"shape: found {shape}, expected (slices, rows, columns)")
-        self.entropy = np.zeros(shape, np.uint8)
-        self.confidence = np.full(shape, 255, np.uint8)
-        self.spread: np.ndarray | None = None
+        self.shape = tuple(int(size) for size in shape)
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the meter
+        weakref.finalize(self, self._file.close)
+        self._num_maps = 0
+        self._reserve(2)
+        for part in slabs(self.shape):
+            self.confidence[part] = 255
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """`(slices, rows, columns)` uint8, `normalised_entropy` from 0 to 255."""
+        return self._map(0)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The same, the probability of the most probable class: 85 (a third) to 255."""
+        return self._map(1)
+
+    @property
+    def spread(self) -> np.ndarray | None:
+        """The same, `normalised_spread` between ensemble members or augmentations.
+
+        None where `add_variance` was never called.
+        """
+        return self._map(2) if self._num_maps > 2 else None
 
     def __call__(self, index: int, inside: tuple[slice, slice], probabilities: np.ndarray) -> None:
         """Keeps a slice.
@@ -87,15 +115,47 @@ class UncertaintyMeter:
             index, inside: as above.
             variance: `(classes, rows, columns)` between the predictions; see `normalised_spread`.
         """
-        if self.spread is None:
-            self.spread = np.zeros(self.entropy.shape, np.uint8)
-        self.spread[index, *inside] = _to_byte(normalised_spread(variance))
+        if self._num_maps < 3:
+            self._reserve(3)
+        self._map(2)[index, *inside] = _to_byte(normalised_spread(variance))
 
+    def means(self, label_map: np.ndarray, label: int) -> dict[str, float | None]:
+        """Means of the maps over the voxels of a label, a slab at a time.
 
-def mean_of(byte_map: np.ndarray, mask: np.ndarray) -> float | None:
-    """Mean of an 8-bit map within a mask of the same shape, in [0, 1]; None where the mask is empty."""
-    values = byte_map[mask]
-    return float(values.mean(dtype=np.float64)) / 255 if values.size else None
+        Args:
+            label_map: of the scan's shape.
+            label: one of its values.
+
+        Returns:
+            By name (`confidence`, `entropy` and, where it is known, `spread`) in [0, 1]; None where no voxel has the
+            label.
+        """
+        names = ["confidence", "entropy"] + ["spread"] * (self._num_maps > 2)
+        totals, num_voxels = dict.fromkeys(names, 0), 0
+        for part in slabs(self.shape):
+            mask = label_map[part] == label
+            num_voxels += int(np.count_nonzero(mask))
+            for name in names:
+                totals[name] += int(getattr(self, name)[part][mask].sum(dtype=np.int64))
+        return {name: total / num_voxels / 255 if num_voxels else None for name, total in totals.items()}
+
+    def _reserve(self, num_maps: int) -> None:
+        """Makes room for that many maps, zeros: a full disk is an error here, not when a page of it is written."""
+        num_voxels = math.prod(self.shape)
+        start, end = self._num_maps * num_voxels, num_maps * num_voxels
+        self._file.truncate(end)
+        self._num_maps = num_maps
+        if not hasattr(os, "posix_fallocate"):  # macOS
+            return
+        try:
+            os.posix_fallocate(self._file.fileno(), start, end - start)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # others: a file system that cannot promise
+
+    def _map(self, number: int) -> np.ndarray:
+        offset = number * math.prod(self.shape)
+        return np.memmap(self._file, np.uint8, "r+", offset=offset, shape=self.shape).view(np.ndarray)
 
 
 def _to_byte(values: np.ndarray) -> np.ndarray:

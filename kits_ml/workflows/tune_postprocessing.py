@@ -21,7 +21,7 @@ from kits_ml.config import PostprocessingSettings, TunePostprocessingSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, volumes
 from kits_ml.errors import InputError, first_line
-from kits_ml.evaluation import folders, tuning
+from kits_ml.evaluation import folders, selftest, subjects, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
 from kits_ml.tracking import addresses, registry, runs
 from kits_ml.workers import run_cases
@@ -65,6 +65,7 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
 
     Raises:
         InputError: no validation patients among the data, an output that exists, an unknown model.
+        MetricMisreadsError: a metric in use misreads; before anything is segmented.
     """
     output = Path(settings.output)
     if (output / EFFECTS_CSV).exists() and not settings.overwrite:
@@ -72,12 +73,14 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
     models = addresses.local_folders(settings.model)
     if settings.store and (len(models) > 1 or Path(settings.store).exists()):
         raise InputError(f"store: found {settings.store}, expected a new folder, and one model")
+    tested = selftest.run_selftest(subjects.metrics_in_use())
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
     if settings.subset == "validation":
         cases = validation_cases(cases, [read_description(folder) for folder in models], data=settings.data)
     predictions, failures = _predictions(settings, models, cases)
     rounds, rows, chosen, failed = _search(cases, predictions, num_workers=settings.num_workers)
     _write(output, rounds, rows, chosen)
+    files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
     registered = None
     if settings.store:
         store(models[0], Path(settings.store), chosen)
@@ -143,7 +146,7 @@ def _register(settings: TunePostprocessingSettings, *, example_scan: Path) -> re
     input_example, spacing_mm = input_example_of(example_scan)
     with runs.run(experiment=settings.experiment, run_name="tune_postprocessing"):
         runs.log_settings(settings)
-        for name in (EFFECTS_CSV, PATIENTS_CSV, CHOSEN_YAML):
+        for name in (EFFECTS_CSV, PATIENTS_CSV, CHOSEN_YAML, selftest.SELFTEST_CSV):
             mlflow.log_artifact(str(Path(settings.output) / name))
         uri = registry.log_model(Path(settings.store), input_example=input_example, spacing_mm=spacing_mm)
         return registry.register(uri, settings.model_name)

@@ -37,6 +37,27 @@ def test_ranges_go_from_the_smallest_to_the_largest_case():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_what_several_models_have_in_common():
+    first = {
+        "num_cases": 3,
+        "spacing_mm": {"low": [1.0, 0.6, 0.6], "high": [5.0, 0.9, 0.9]},
+        "hu": {"low": {"p05": -1000, "p50": -900, "p95": 30}, "high": {"p05": -950, "p50": 40, "p95": 90}},
+        "kidney_hu": {"low": 90, "high": 200},
+    }
+    second = {
+        "spacing_mm": {"low": [0.5, 0.7, 0.5], "high": [3.0, 0.8, 0.55]},
+        "hu": {"low": {"p05": -990, "p50": -950, "p95": 20}, "high": {"p05": -960, "p50": 50, "p95": 80}},
+    }
+    assert training_range.common_range([first, second, None, {}]) == {
+        "num_models": 4,
+        "num_silent": {"spacing_mm": 2, "field_of_view_mm": 4, "hu": 2, "kidney_hu": 3},
+        "spacing_mm": {"low": [1.0, 0.7, 0.6], "high": [3.0, 0.8, 0.55]},  # columns: nothing
+        "hu": {"low": {"p05": -990, "p50": -900, "p95": 30}, "high": {"p05": -960, "p50": 40, "p95": 80}},
+        "kidney_hu": {"low": 90, "high": 200},
+    }
+    assert training_range.common_range([{}, None]) == {}
+
+
 def test_without_labels_no_kidney_is_described():
     found = training_range.describe_training([_fingerprint(spacing_mm=(3, 1, 1), labelled=False)])
     assert "kidney_hu" not in found

@@ -1,11 +1,14 @@
 """The essay says what the results say, is published without a real patient, and can be read on a phone."""
 
 import re
+from pathlib import Path
 
 import essay
 import numpy as np
 import pytest
 import training_chapters
+from stages import read_record
+from steps import TRAINED_STEPS
 from words import NamedPicture
 
 from kits_ml.data import png
@@ -17,10 +20,14 @@ WIDTHS = (1280, 390)
 PNG = png.encode(np.zeros((1, 1), np.uint8))
 
 
+def _records(folder):
+    return {path.stem: read_record(path) for path in sorted(folder.glob("*.json"))}
+
+
 @pytest.fixture(scope="module")
 def found(stage_files):
     """The results as they are read from the files."""
-    return essay.results_of(essay.read_records(stage_files))
+    return essay.results_of(_records(stage_files))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def written(stage_files, tmp_path_factory):
     (folder / "results" / "old.svg").write_bytes(b"")
     (folder / "README.md").write_text(f"before\n{essay.BEGIN}\nold\n{essay.END}\nafter\n")
     options = {"phantom": output / "no-phantom", "are_real": True, "publish": folder}
-    return essay.write_essay(stage_files, output, **options), folder
+    return essay.write_essay(_records(stage_files), output, **options), folder
 
 
 def _words(parts) -> list[str]:
@@ -93,15 +100,29 @@ def test_a_series_is_shown_once_it_is_whole(found):
     assert table.rows[0][0] == "the report's way"
     assert [row[4][:5] for row in table.rows] == ["0.000", "0.100", "0.200", "0.300", "0.400", "0.500", "0.500"]
     assert "400 steps of 8" in picture.caption  # its budget
-    assert "one seed each" in table.note
+    assert "One seed each" in table.note
 
 
 def test_several_seeds_stand_beside_their_mean(found):
     again = {f"{name}_seed1": result for name, result in found.items() if name.startswith("mending_phantom")}
-    _, _, table, picture = training_chapters.mended({**found, **again})
-    assert table.header[-2:] == ["kidney, by seed", "tumour, by seed"]
-    assert table.rows[1][-2:] == ["0.10, 0.10", "0.10, 0.10"]
+    _, text, table, picture = training_chapters.mended({**found, **again})
     assert "each 2 times with other seeds" in picture.caption
+    assert "mean over the seeds" in table.note
+    # one patient shows each region, and each row has 0.1 more than the one above: no interval of one patient
+    assert [row[5] for row in table.rows[:2]] == ["", "+0.100 (– to –)"]
+    assert text.paragraphs[1].startswith("No single step")
+
+
+def test_steps_that_hold_up_are_named(found):
+    def shown(number):
+        result = found[f"mending_phantom_{number}"]
+        cases = {f"case_{index}": one for index, one in enumerate([result["last"]["test_by_case"]["case_00000"]] * 3)}
+        said = {**result["last"], "test_by_case": cases}
+        return {**result, "last": said, "best": said}
+
+    changed = {f"mending_phantom_{step.name}": shown(step.name) for step in TRAINED_STEPS}
+    _, text, *_ = training_chapters.mended({**found, **changed})
+    assert "“+ labels by nearest neighbour” +0.100 (kidney)" in text.paragraphs[1]
 
 
 def test_real_patients_stay_out_of_what_is_published(written):
@@ -131,9 +152,22 @@ def test_results_are_published_without_a_machine_s_paths(written, results):
     assert {name: record["result"] for name, record in essay.published(folder).items()} == results
 
 
+PUBLISHED = Path(essay.__file__).parent
+
+
+def test_what_is_published_belongs_together():
+    records = essay.published(PUBLISHED)
+    html = (PUBLISHED / "results" / "essay.html").read_text()
+    readme = (PUBLISHED / "README.md").read_text()
+    for text in (html, readme):
+        assert essay.verdict(essay.results_of(records)) in text
+    assert all(f"| {name} |" in readme for name in ("exact", "leakage_thin", "mending_phantom"))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-def test_it_can_be_read_on_a_desk_and_on_a_phone(written, open_page, width):
-    page, _ = written
+@pytest.mark.parametrize("which", ["made", "published"])
+def test_it_can_be_read_on_a_desk_and_on_a_phone(written, open_page, which, width):
+    page = written[0] if which == "made" else PUBLISHED / "results" / "essay.html"
     browser = open_page(page, width)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     drawn = browser.execute_script(
@@ -143,4 +177,4 @@ def test_it_can_be_read_on_a_desk_and_on_a_phone(written, open_page, width):
     assert all(natural and right <= width and alt for natural, right, alt in drawn)
     assert browser.get_log("browser") == []
     assert [url for url in requests_of(browser) if not url.startswith("data:")] == [page.as_uri()]
-    browser.save_screenshot(str(page.with_name(f"{width}.png")))
+    browser.save_screenshot(str(written[0].with_name(f"{which}_{width}.png")))

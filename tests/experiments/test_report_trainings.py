@@ -7,7 +7,7 @@ import pytest
 from leakage import GROUPS, crossed_groups, summarise_leak
 from mending import Parts, split_slices
 from readings import WAYS, read_rule, read_ways
-from steps import STEPS, TRAINED_STEPS, repeats, series, stage_name
+from steps import STEPS, TRAINED_STEPS, holds_up, repeats, series, stage_name
 
 from kits_ml.evaluation.misreading import misread_iou_of_background
 from kits_ml.training.batches import SliceArrays
@@ -88,18 +88,22 @@ def _said(kidney: dict[str, float | None], hardened: float) -> dict:
     }
 
 
+def _trained(last: dict, best: dict) -> dict:
+    course = {"val_dice_kidney": [0.7, 0.6], "val_dice_tumour": [0.2, 0.1]}
+    return {"last": last, "best": best, "best_epoch": 0, "course": course, "sizes": {}}
+
+
 def test_the_choice_of_weights_needs_no_training():
     last, best = _said({"a": 0.25}, 0.9), _said({"a": 0.75}, 0.95)
-    rows = series([{step.name: {"last": last, "best": best, "sizes": {}} for step in TRAINED_STEPS}])
+    rows = series([{step.name: _trained(last, best) for step in TRAINED_STEPS}])
+    assert [row["own"]["dice_kidney"] for row in rows] == [0.6] * 6 + [0.7]
     assert [row["test"]["dice_kidney"]["mean"] for row in rows] == [0.25] * 6 + [0.75]
     assert [row["name"] for row in rows] == [step.name for step in STEPS]
 
 
 def test_a_patient_s_dice_is_the_mean_over_the_seeds():
     one, other = _said({"a": 0.2, "b": 0.4, "c": None}, 0.9), _said({"b": 0.8, "a": 0.4, "c": None}, 1.0)
-    found = [
-        {step.name: {"last": said, "best": said, "sizes": {}} for step in TRAINED_STEPS} for said in (one, other)
-    ]
+    found = [{step.name: _trained(said, said) for step in TRAINED_STEPS} for said in (one, other)]
     row = series(found)[0]
     # patients 0.3 and 0.6; the third does not show the region
     dice = row["test"]["dice_kidney"]
@@ -107,6 +111,38 @@ def test_a_patient_s_dice_is_the_mean_over_the_seeds():
     assert (dice["ci_low"], dice["ci_high"]) == (pytest.approx(0.3), pytest.approx(0.6))
     assert row["by_seed"]["dice_kidney"] == pytest.approx([0.3, 0.6])
     assert row["as_reported"]["hardened"] == pytest.approx(0.95)
+
+
+def _changed(first: list[dict], second: list[dict]) -> dict:
+    """The second row's change of the kidney's Dice; a list has the patients' Dice, seed by seed."""
+    found = []
+    for before, after in zip(first, second, strict=True):
+        stages = {step.name: _trained(*[_said(after, 0.9)] * 2) for step in TRAINED_STEPS}
+        found.append(stages | {TRAINED_STEPS[0].name: _trained(*[_said(before, 0.9)] * 2)})
+    rows = series(found)
+    assert rows[0]["change"] == {}
+    assert rows[2]["change"]["dice_kidney"]["mean"] == 0
+    return rows[1]["change"]["dice_kidney"]
+
+
+def test_a_change_pairs_the_patients():
+    change = _changed([{"a": 0.2, "b": 0.6, "c": None}], [{"a": 0.3, "b": 0.9, "c": None}])
+    # 0.1 and 0.3
+    assert change["mean"] == pytest.approx(0.2)
+    assert (change["ci_low"], change["ci_high"]) == (pytest.approx(0.1), pytest.approx(0.3))
+    assert change["by_seed"] == pytest.approx([0.2])
+    assert holds_up(change)
+
+
+def test_a_change_that_another_seed_turns_round_does_not_hold_up():
+    up, down = {"a": 0.9, "b": 0.8}, {"a": 0.4, "b": 0.3}
+    change = _changed([{"a": 0.1, "b": 0.1}, {"a": 0.5, "b": 0.5}], [up, down])
+    # 0.8 and 0.7, then -0.1 and -0.2: in the mean of the seeds 0.35 and 0.25
+    assert change["ci_low"] == pytest.approx(0.25)
+    assert change["by_seed"] == pytest.approx([0.75, -0.15])
+    assert not holds_up(change)
+    assert not holds_up({**change, "by_seed": [0.1], "ci_low": -0.1, "ci_high": 0.2})
+    assert not holds_up({**change, "ci_low": None, "ci_high": None})
 
 
 def test_a_seed_counts_once_its_series_is_whole():

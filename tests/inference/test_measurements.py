@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.spatial.distance import pdist
 
 from kits_ml.config import QualitySettings
-from kits_ml.inference.measurements import body_middle, largest_diameter, measure
+from kits_ml.inference import pieces
+from kits_ml.inference.measurements import body_middle, measure
+from kits_ml.inference.shapes import largest_diameter
 from kits_ml.inference.uncertainty import UncertaintyMeter
 
 SETTINGS = QualitySettings(fragment_kidney_ml=0.5, fragment_tumour_ml=0.05)
@@ -50,6 +54,76 @@ def test_the_diameters_of_an_ellipsoid(spacing_mm):
     assert tumour.axial_diameter_mm == pytest.approx(36, abs=spacing_mm[2])
     assert tumour.axial_slice == pytest.approx((shape[0] - 1) / 2, abs=3)
     assert tumour.volume_ml == pytest.approx(math.pi / 6 * 50 * 24 * 36 / 1000, rel=0.02)  # 22.6 ml
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_diameter_is_that_of_all_surface_points(ndim):
+    rng = np.random.default_rng(ndim)
+    for _ in range(20):
+        mask = rng.random(tuple(rng.integers(1, 8, ndim))) < rng.choice([0.1, 0.5])
+        mask.flat[rng.integers(mask.size)] = True
+        spacing_mm = rng.uniform(0.5, 3, ndim)
+        around = np.pad(mask, 1)
+        surface = [
+            np.argwhere(np.diff(around, axis=axis)) + 0.5 * np.eye(ndim)[axis] for axis in range(ndim)
+        ]  # midway between a voxel and the next
+        expected = pdist(np.concatenate(surface) * spacing_mm).max()
+        assert largest_diameter(mask, spacing_mm) == pytest.approx(expected, rel=1e-12)
+
+
+def _in_whole(image, label_map, spacing_mm, meter):
+    """Volume, centre, length, HU and confidence of each tumour, none too small, and its kidney's volume."""
+    wholes, _ = ndimage.label(label_map > 0, np.ones((3, 3, 3)))
+    numbers, count = ndimage.label(label_map == 2, np.ones((3, 3, 3)))
+    found = []
+    for mask in (numbers == number for number in range(1, count + 1)):
+        whole = wholes == wholes[mask][0]
+        voxel_ml = math.prod(spacing_mm) / 1000
+        axial_mm = [largest_diameter(one, spacing_mm[1:]) for one in mask if one.any()]
+        found.append(
+            (
+                mask.sum() * voxel_ml,
+                [round(place) for place in np.argwhere(mask).mean(axis=0)],
+                largest_diameter(mask, spacing_mm),
+                max(axial_mm),
+                image[mask].mean(),
+                meter.confidence[mask].mean() / 255,
+                whole.sum() * voxel_ml if (label_map[whole] == 1).any() else None,
+            )
+        )
+    return sorted(found, key=lambda one: -one[0])
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 600, 1 << 23])
+def test_slabs_give_what_the_whole_gives(slab_voxels, monkeypatch):
+    monkeypatch.setattr(pieces, "SLAB_VOXELS", slab_voxels)
+    spacing_mm = (2.0, 0.7, 0.8)
+    every = QualitySettings(fragment_kidney_ml=0, fragment_tumour_ml=0)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        shape = tuple(rng.integers(2, 14, 3))
+        image = rng.integers(-100, 300, shape).astype(np.int16)
+        label_map = rng.choice(3, shape, p=[0.8, 0.1, 0.1]).astype(np.uint8)
+        meter = UncertaintyMeter(shape)
+        meter.confidence[:] = rng.integers(85, 256, shape)
+        found = _measure(image, label_map, spacing_mm=spacing_mm, uncertainty=meter, settings=every)
+        expected = _in_whole(image, label_map, spacing_mm, meter)
+        assert len(found.tumours) == len(expected)
+        for one, (volume_ml, centre, diameter_mm, axial_mm, hu, confidence, kidney_ml) in zip(
+            found.tumours, expected, strict=True
+        ):
+            assert list(one.centre) == centre
+            assert (one.volume_ml, one.diameter_mm, one.axial_diameter_mm) == pytest.approx(
+                (volume_ml, diameter_mm, axial_mm)
+            )
+            assert (one.mean_hu, one.confidence) == pytest.approx((hu, confidence))
+            assert (None if one.kidney is None else found.kidneys[one.kidney].volume_ml) == pytest.approx(kidney_ml)
+        kidney = label_map == 1
+        weights = [(one.volume_ml - one.tumour_ml) / (math.prod(spacing_mm) / 1000) for one in found.kidneys]
+        assert sum(weights) == pytest.approx(kidney.sum())
+        assert np.average([one.mean_hu for one in found.kidneys], weights=weights) == pytest.approx(
+            image[kidney].mean()
+        )
 
 
 def test_a_slanted_rod_is_as_long_as_it_is():

@@ -67,7 +67,7 @@ def scan(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("others", [[], ["probabilities=p.nii.gz"]])
+@pytest.mark.parametrize("others", [[], ["probabilities=p.nii.gz"], ["report=r.json", "page=p.html"]])
 def test_the_longest_scan(model, scan, tmp_path, others):
     others = [one.replace("=", f"={tmp_path}/") for one in others]
     command = [sys.executable, "-c", PREDICT, str(model), str(scan), str(tmp_path / "seg.nii.gz"), *others]

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from kits_ml.config import QualitySettings
+from kits_ml.data import training_range
 from kits_ml.errors import InputError
 from kits_ml.inference import flags
+from kits_ml.inference.provenance import ModelSource, Provenance
 from kits_ml.inference.quality import QualityReport, assess
 from kits_ml.inference.uncertainty import UncertaintyMeter
 
@@ -223,7 +225,51 @@ def test_errors_come_first():
 def test_what_the_model_does_not_say_is_not_looked_at():
     image, label_map = _scan()
     for training in (None, {}, {"num_cases": 3}):
-        assert not _assess(image + np.int16(30), label_map, spacing_mm=(5, 5, 6), training=training).flags
+        report = _assess(image + np.int16(30), label_map, spacing_mm=(5, 5, 6), training=training)
+        assert not report.flags
+        reasons = {one.name: one.reason for one in report.unchecked}
+        assert set(reasons) == {
+            *("hu_outside_training", "spacing_outside_training", "field_of_view_outside_training", "low_confidence")
+        }
+        assert reasons["spacing_outside_training"] == "It is not known on what spacings the model was trained."
+        assert reasons["low_confidence"] == "It is not known how sure the model was."
+    assert _assess(image, label_map, uncertainty=UncertaintyMeter(SHAPE)).unchecked == ()
+
+
+def _two_models(**others) -> dict:
+    return training_range.common_range([TRAINING, {**TRAINING, **others}])
+
+
+def test_models_that_have_nothing_in_common():
+    # the one saw slices up to 5 mm apart, the other from 6 mm on: with a margin of a tenth, 5.4 to 5.5 suits both
+    apart = _two_models(spacing_mm={"low": [6.0, 4.0, 4.0], "high": [9.0, 5.0, 5.0]})
+    for slice_mm, num_flags in [(5.0, 1), (5.45, 0), (7.0, 1)]:
+        report = _assess(*_scan(), spacing_mm=(slice_mm, 5.0, 5.0), training=apart)
+        assert len(report.flags) == num_flags
+    (flag,) = report.flags
+    assert flag.reason == (
+        "The slices are 7.00 mm apart, but the training data of all 2 models have no such value in common."
+    )
+
+
+def test_a_model_that_says_nothing_is_named():
+    silent = training_range.common_range([TRAINING, None, {}, {"kidney_hu": {"low": 100, "high": 220}}])
+    image, label_map = _scan()
+    report = _assess(
+        image, label_map, spacing_mm=(8.0, 5.0, 5.0), training=silent, uncertainty=UncertaintyMeter(SHAPE)
+    )
+    (flag,) = report.flags  # what one says still counts
+    assert flag.reason.endswith("but the training data of 1 of 4 models have only 0.50 to 5.00 mm in common.")
+    assert [(one.name, one.reason) for one in report.unchecked] == [
+        ("hu_outside_training", "It is not known on what HU of whole scans 3 of the 4 models were trained."),
+        ("hu_outside_training", "It is not known on what HU of kidneys 2 of the 4 models were trained."),
+        ("spacing_outside_training", "It is not known on what spacings 3 of the 4 models were trained."),
+        ("field_of_view_outside_training", "It is not known on what fields of view 3 of the 4 models were trained."),
+    ]
+    image[label_map == 1] = 260
+    (flag,) = _assess(image, label_map, training=silent).flags
+    # 90 to 200 and 100 to 220
+    assert flag.reason.endswith("but the training data of 2 of 4 models have only 100 to 200 HU in common.")
 
 
 def test_the_report_survives_json():
@@ -232,11 +278,23 @@ def test_the_report_survives_json():
     label_map[20, 20, 30] = 1
     meter = UncertaintyMeter(SHAPE)
     meter.add_variance(0, (slice(0, 4), slice(0, 4)), np.full((3, 4, 4), 0.01))
-    report = _assess(image, label_map, uncertainty=meter)
+    provenance = Provenance(
+        scan="a.nii.gz",
+        models=(ModelSource(address="models:/net/3", sha256={"model.keras": "00"}),),
+        engine="keras",
+        test_time_augmentation="none",
+        postprocessing={"tumour_contact_mm": None},
+    )
+    training = {"spacing_mm": TRAINING["spacing_mm"]}
+    report = _assess(image, label_map, uncertainty=meter, training=training, provenance=provenance)
     values = report.to_dict()
     again = QualityReport.from_dict(json.loads(json.dumps(values, allow_nan=False)))
     assert again.to_dict() == values
     assert again.flags == report.flags
+    assert again.unchecked == report.unchecked
+    assert report.unchecked[0].name == values["unchecked"][0]["name"] == "hu_outside_training"
+    assert again.provenance == provenance
+    assert QualitySettings.from_mapping(values["limits"]) == QualitySettings()
     assert again.kidneys[0].side == "right"
     assert again.fragments == report.fragments
     assert "not a medical device" in values["notice"]
@@ -249,7 +307,7 @@ def test_an_empty_report_survives_json():
     assert values["kidney_hu"] is None
     assert values["doubt"]["kidney"] == {"confidence": None, "entropy": None}
     assert QualityReport.from_dict(values) == report
-    with pytest.raises(InputError, match="found format 99, expected 1"):
+    with pytest.raises(InputError, match="found format 99, expected 2"):
         QualityReport.from_dict({**values, "format": 99})
 
 

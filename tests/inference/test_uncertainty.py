@@ -1,10 +1,14 @@
 """Entropy, confidence and spread are what their formulas say, a byte a voxel, on the scan's grid."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from kits_ml.errors import InputError
-from kits_ml.inference.uncertainty import UncertaintyMeter, mean_of, normalised_entropy, normalised_spread
+from kits_ml.inference import pieces
+from kits_ml.inference.uncertainty import UncertaintyMeter, normalised_entropy, normalised_spread
 
 
 def _pixels(*probabilities) -> np.ndarray:
@@ -54,9 +58,46 @@ def test_the_spread_is_kept_where_it_is_given():
 
 
 def test_a_mean_over_nothing_is_none():
-    byte_map = np.array([0, 255, 51], np.uint8)
-    assert mean_of(byte_map, np.array([False, True, True])) == pytest.approx((1 + 0.2) / 2)
-    assert mean_of(byte_map, np.zeros(3, bool)) is None
+    meter = UncertaintyMeter((1, 1, 3))
+    meter.entropy[:] = [0, 255, 51]
+    label_map = np.array([[[0, 1, 1]]], np.uint8)
+    assert meter.means(label_map, 1) == {"confidence": 1.0, "entropy": pytest.approx((1 + 0.2) / 2)}
+    assert meter.means(label_map, 2) == {"confidence": None, "entropy": None}
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 40, 1 << 23])
+def test_means_are_the_same_in_slabs(slab_voxels, monkeypatch):
+    monkeypatch.setattr(pieces, "SLAB_VOXELS", slab_voxels)
+    rng = np.random.default_rng(0)
+    meter = UncertaintyMeter((7, 4, 5))
+    meter.add_variance(3, (slice(4), slice(5)), rng.random((3, 4, 5)) / 9)
+    meter.confidence[:], meter.entropy[:] = rng.integers(0, 256, (2, 7, 4, 5))
+    label_map = rng.integers(0, 3, (7, 4, 5))
+    for label in range(3):
+        for name, mean in meter.means(label_map, label).items():
+            assert mean == pytest.approx(getattr(meter, name)[label_map == label].mean() / 255)
+
+
+def test_the_file_is_gone_with_the_meter():
+    meter = UncertaintyMeter((2, 3, 4))
+    meter.add_variance(1, (slice(3), slice(4)), np.full((3, 3, 4), 0.1))
+    kept = meter.entropy
+    kept[1] = 7
+    assert (meter.entropy[1] == 7).all()
+    assert not meter.entropy[0].any()
+    file = meter._file
+    del meter
+    assert file.closed
+    assert kept[1, 0, 0] == 7  # what was asked for lives on
+
+
+def test_no_room_is_said_at_once(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        UncertaintyMeter((2, 3, 4))
 
 
 def test_a_shape_that_is_none():

@@ -22,6 +22,7 @@ from kits_ml.workflows.selftest import selftest
 
 OWN_METRICS = """
 import keras
+from keras import ops
 
 class Half(keras.metrics.OneHotMeanIoU):
     def result(self):
@@ -32,6 +33,28 @@ number = 3
 
 def accuracy(y_true, y_pred):
     return keras.metrics.categorical_accuracy(y_true, y_pred)
+
+class Dice(keras.metrics.Metric):
+    def __init__(self):
+        super().__init__(name="dice")
+        self.both = self.add_weight(name="both", shape=(3,), initializer="zeros")
+        self.sizes = self.add_weight(name="sizes", shape=(3,), initializer="zeros")
+
+    def predicted(self, probabilities):
+        return ops.one_hot(ops.argmax(probabilities, axis=-1), 3)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        true, pred = ops.cast(y_true, "float32"), self.predicted(y_pred)
+        self.both.assign_add(ops.sum(true * pred, axis=(0, 1, 2)))
+        self.sizes.assign_add(ops.sum(true + pred, axis=(0, 1, 2)))
+
+    def result(self):
+        dice = ops.where(self.sizes > 0, 2 * self.both / ops.maximum(self.sizes, 1), 1)
+        return ops.mean(dice[1:])
+
+class SoftDice(Dice):
+    def predicted(self, probabilities):
+        return ops.cast(probabilities, "float32")
 """
 
 
@@ -91,6 +114,20 @@ def test_anyones_metric(own_metrics):
     assert result.exit_code == 1
     assert "perfect, saturated" in result.output
     assert "found 0.5000" in result.output
+
+
+def test_anyones_dice(own_metrics):
+    result = _run("--metric", f"{own_metrics}:Dice", "--kind", "dice")
+    assert result.exit_code == 0, result.output
+    assert "dice, mean of labels 1, 2, pooled over patients" in result.output
+    assert _run("--metric", f"{own_metrics}:Dice").exit_code == 1  # it is no IoU
+
+
+def test_anyones_dice_without_an_argmax_misreads(own_metrics):
+    result = _run("--metric", f"{own_metrics}:SoftDice", "--kind", "dice")
+    assert result.exit_code == 1
+    (line,) = [line for line in result.output.splitlines() if "perfect, p = 0.4/0.35/0.25" in line]
+    assert line.split()[0] == "MISREAD"
 
 
 @pytest.mark.parametrize(

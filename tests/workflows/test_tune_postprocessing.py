@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kits_ml import cli
+from kits_ml import cli, scores
 from kits_ml.config import PostprocessingSettings, PredictSettings, TunePostprocessingSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import volumes
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, MetricMisreadsError
 from kits_ml.workflows import tune_postprocessing as workflow
 from kits_ml.workflows.predict import predict
 from kits_ml.workflows.tune_postprocessing import tune_postprocessing
@@ -71,6 +71,13 @@ def test_what_helps_is_found_stored_and_used(data, model):
     assert (stored / "model.keras").read_bytes() == (stored.parent / "models/model/model.keras").read_bytes()
 
 
+def test_a_misreading_metric_stops_the_search(data, model, monkeypatch):
+    monkeypatch.setattr(scores, "dice_from_counts", lambda true, pred, both: 2 * both / max(true + pred, 1))
+    with pytest.raises(MetricMisreadsError, match="case_composite_dice"):
+        tune_postprocessing(_settings(data, model))
+    assert not (data.parent / "tuned").exists()
+
+
 def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
     """Without MLflow: that the model is logged with what helps, and with no evaluation of other label maps."""
     (Path(model) / "evaluation").mkdir()
@@ -94,7 +101,9 @@ def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
     assert seen["files"] == ["model.json", "model.keras"]
     assert seen["postprocessing"] == tuned.chosen.to_dict()
     assert tuned.chosen.minimum_kidney_ml == 1.0
-    assert len(seen["logged"]) == 3
+    assert [Path(one).name for one in seen["logged"]] == [
+        *("effects.csv", "patients.csv", "postprocessing.yaml", "selftest.csv")
+    ]
     assert (data.parent / "models/model/evaluation/scores.csv").exists()
     with pytest.raises(InputError, match="model_name: found kits without store"):
         _settings(data, model, model_name="kits")
