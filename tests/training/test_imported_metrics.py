@@ -29,10 +29,12 @@ class NoWeights(keras.metrics.Sum):
     def update_state(self, y_true, y_pred):
         return super().update_state(y_true[..., 2])
 
-class Numpy(keras.metrics.Sum):
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        import numpy as np
-        return super().update_state(np.argmax(np.asarray(y_pred), -1))
+def broken(y_true, y_pred):
+    raise RuntimeError("no scores today\\nnor tomorrow")
+
+class Vector(keras.metrics.Sum):
+    def result(self):
+        return keras.ops.stack([self.total, self.total])
 """
 
 
@@ -107,8 +109,12 @@ def test_they_can_never_choose_weights(name):
 
 def test_labels_come_as_a_metric_takes_them():
     assert [label_form(path) for path in PATHS] == ["sparse", "one_hot", "one_hot", "one_hot"]
-    with pytest.raises(InputError, match=f"{MODULE}:Numpy: cannot be computed in a training") as caught:
-        label_form(f"{MODULE}:Numpy")  # NumPy knows no symbols
+
+
+@pytest.mark.parametrize("name", ["broken", "Vector"])
+def test_what_gives_no_number_is_said_in_a_line(name):
+    with pytest.raises(InputError, match=f"{MODULE}:{name}: cannot be computed in a training") as caught:
+        label_form(f"{MODULE}:{name}")
     assert len(str(caught.value).splitlines()) == 1
 
 
