@@ -48,14 +48,14 @@ class RegionScores:
     Attributes:
         region: a key of `labels.REGIONS`.
         dice, iou: overlap in [0, 1]; both masks empty: 1, one empty: 0.
+        surface_dice: part of both surfaces that lies within `SURFACE_TOLERANCE_MM` of the other, in [0, 1]; both
+            empty: 1, one empty: 0. NaN where surfaces were not asked for.
         precision: part of the prediction that is right, in [0, 1]; empty prediction: 1 if the reference is empty,
             else 0.
         recall: part of the reference that was predicted, in [0, 1]; empty reference: 1 if the prediction is empty,
             else 0.
         volume_true_ml, volume_pred_ml: volumes in ml.
         volume_error_ml: predicted minus true volume in ml; positive where too much was predicted.
-        surface_dice: part of both surfaces that lies within `SURFACE_TOLERANCE_MM` of the other, in [0, 1]; both
-            empty: 1, one empty: 0. NaN where surfaces were not asked for.
         hd95_mm: 95th percentile of the surface distances, the larger of both directions; NaN where a mask is empty.
         mean_surface_distance_mm: mean over both surfaces, weighted by area; NaN where a mask is empty.
         lesions_true, lesions_found, lesions_false: lesions in the reference, those of them that were found, and
@@ -67,12 +67,12 @@ class RegionScores:
     region: str
     dice: float
     iou: float
+    surface_dice: float = math.nan
     precision: float
     recall: float
     volume_true_ml: float
     volume_pred_ml: float
     volume_error_ml: float
-    surface_dice: float = math.nan
     hd95_mm: float = math.nan
     mean_surface_distance_mm: float = math.nan
     lesions_true: int | None = None

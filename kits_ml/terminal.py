@@ -143,8 +143,9 @@ def report_prediction(predicted) -> None:
 
 
 def report_predictions(predicted) -> None:
-    num_done = len(predicted.rows) - predicted.num_kept - len(predicted.failures)
-    click.echo(f"{num_done} scans segmented, {predicted.num_kept} were there, {len(predicted.failures)} failed")
+    num_failed = sum("seconds" not in row for row in predicted.rows.values())
+    num_done = len(predicted.rows) - predicted.num_kept - num_failed
+    click.echo(f"{num_done} scans segmented, {predicted.num_kept} were there, {num_failed} failed")
     click.echo(f"label maps and predictions.csv: {predicted.output}")
 
 

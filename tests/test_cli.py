@@ -25,6 +25,12 @@ def test_help_needs_no_heavy_import():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_the_project_offers_every_step():
+    steps = {"prepare", "train", "study", "evaluate", "predict", "register", "promote", "rollback", "serve"}
+    more = {"main", "phantom", "inspect", "fetch", "export", "compare", "selftest", "tune-postprocessing"}
+    assert steps | more <= set(PROJECT["entry_points"])
+
+
 def test_entry_points_are_commands():
     for name, entry_point in PROJECT["entry_points"].items():
         assert entry_point["command"] == f"python -m kits_ml {name}"

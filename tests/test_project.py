@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import stat
 import subprocess
 import sys
 import warnings
@@ -17,8 +15,10 @@ from mlflow import MlflowClient
 
 from kits_ml.config import MainSettings
 from kits_ml.data import volumes
+from kits_ml.data.images import read_image
 from kits_ml.evaluation import gate_checks
 from tests.conftest import copy_project, project_environment, write_phantoms
+from tests.data.dicom_series import ct_slice
 
 NUM_CASES = 6
 OPTIONS = {
@@ -162,7 +162,9 @@ def test_the_model_carries_its_card_and_its_evaluation(project, client, run):
     assert (folder / "evaluation/test/scores.csv").read_bytes() == (
         project / _artifact(project, run, "test/scores.csv")
     ).read_bytes()
-    assert not list(folder.rglob("*.pkl"))
+    root = folder.parents[1]
+    assert (root / "MLmodel").is_file()
+    assert not [path for path in root.rglob("*") if "pkl" in path.name or "pickle" in path.name]
     with warnings.catch_warnings(action="ignore"):
         network = keras.saving.load_model(folder / "model.keras", compile=False)
     assert network.input_shape == (None, 64, 64, 1)
@@ -172,6 +174,8 @@ def test_the_same_model_again_is_no_worse_but_has_too_few_patients(project, fini
     """One test patient says nothing: the gate keeps the champion, and the command says so and fails."""
     registered = _kits_ml(project, "register", "--run_id", run.info.run_id)
     assert "version 2, alias: challenger" in registered.stdout
+    first, second = (client.get_model_version("kits-unet", number).description for number in ("1", "2"))
+    assert second == first
     done = _kits_ml(project, "promote", "--model", "kits-unet", "--version", "2")
     assert done.returncode == 1
     assert "min_patients: found 1 test cases, expected 10 or more" in done.stderr
@@ -241,6 +245,34 @@ def test_pyfunc_gives_the_same_without_kits_ml(project, finished, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "turned.npy"), expected)
 
 
+LOADED = """
+import sys, numpy as np, kits_ml
+segmenter = kits_ml.load("models:/kits-unet@champion")
+for path in sys.argv[2:]:
+    found = segmenter.segment_scan(path)
+    np.save(f"{sys.argv[1]}/{path.rpartition('/')[2]}.npy", found.label_map)
+found.save(f"{sys.argv[1]}/seg.nii.gz")
+"""
+
+
+def test_the_champion_in_python_segments_a_file_and_a_dicom_folder_alike(project, finished, tmp_path):
+    (output,) = (project / "out").glob("*.nii.gz")
+    path = project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz"
+    scan = read_image(path)
+    (tmp_path / "series").mkdir()
+    for index, one in enumerate(scan.array[::-1]):  # the house goes down, the series' normal up
+        ds = ct_slice((one + 1024).astype(np.int16), index, spacing_mm=scan.spacing_mm)
+        ds.save_as(tmp_path / "series" / f"IM{index}", enforce_file_format=True)
+    command = [sys.executable, "-c", LOADED, *map(str, (tmp_path, tmp_path / "series", path))]
+    done = subprocess.run(command, cwd=project, env=project_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = read_image(output).array
+    assert expected.any()
+    np.testing.assert_array_equal(np.load(tmp_path / "imaging.nii.gz.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "series.npy"), expected)
+    np.testing.assert_array_equal(nib.load(tmp_path / "seg.nii.gz").dataobj, nib.load(output).dataobj)
+
+
 def test_predict_gives_the_same_for_any_orientation(project, finished, tmp_path):
     (output,) = (project / "out").glob("*.nii.gz")
     scan = nib.load(project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz")
@@ -302,34 +334,13 @@ def test_evaluating_the_registered_model_leaves_out_what_it_has_seen(project, fi
         output=tmp_path / "evaluation",
     )
     assert done.returncode == 0, done.stderr
+    assert "kits-unet, version 1" in (tmp_path / "evaluation/report.html").read_text(encoding="utf-8")
     split = json.loads((project / _artifact(project, run, "split.json")).read_text())
     with (tmp_path / "evaluation/scores.csv").open() as stream:
         found = list(csv.DictReader(stream))
     assert sorted({row["case"] for row in found}) == split["test"]
     with (project / _artifact(project, run, "test/scores.csv")).open() as stream:
         assert list(csv.DictReader(stream)) == found
-
-
-def test_the_verbatim_command_picks_conda(project, tmp_path):
-    """A stub `conda` writes down its calls, and `activate` activates the environment that runs the tests."""
-    log = tmp_path / "calls"
-    _script(
-        tmp_path / "conda",
-        f'echo "conda $*" >> {log}\nif [ "$2" = list ]; then echo \'{{"envs": []}}\'; fi\n',
-    )
-    _script(tmp_path / "activate", f'echo "activate $*" >> {log}\nexport PATH={Path(sys.executable).parent}:$PATH\n')
-    environment = project_environment(PATH=f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
-    done = _mlflow_run(project, "-e", "prepare", env=environment, data="cases", image_size=32, num_workers=1)
-    assert done.returncode == 0, done.stdout + done.stderr
-    calls = log.read_text().splitlines()
-    (created,) = [call for call in calls if call.startswith("conda env create -n mlflow-")]
-    assert created.endswith(f"--file {project / 'conda.yaml'}")
-    assert calls[-1].startswith("activate mlflow-")
-
-
-def _script(path: Path, body: str) -> None:
-    path.write_text(f"#!/bin/bash\n{body}")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def test_a_tracking_server_that_does_not_answer_gets_one_line(project):

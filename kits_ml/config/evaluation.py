@@ -21,7 +21,7 @@ class EvaluateSettings(SegmentationSettings):
     predictions: str | None = setting(None, "folder of predicted label maps, for --references")
     references: str | None = setting(None, "folder of true label maps, for --predictions")
     output: str = setting("evaluation", "folder that gets report.html, scores.csv, summary.json and the pictures")
-    overwrite: bool = setting(False, "replace the output folder's files")
+    overwrite: bool = setting(False, "replace the evaluation in the output folder; other files stay")
     num_workers: int = setting(2, "worker processes", minimum=1)
     track: bool = setting(True, "log scores, pictures and the report as an MLflow run")
     experiment: str = setting("kits_ml", "MLflow experiment, for track")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kits_ml.config.inference import SegmentationSettings
+from kits_ml.config.quality import QualitySettings
 from kits_ml.settings import REQUIRED, Settings, setting
 
 
@@ -17,7 +18,7 @@ class RegisterSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(SegmentationSettings):
+class PredictSettings(QualitySettings, SegmentationSettings):
     """Segment a scan, or a folder of scans, with a registered model; outputs lie on the scan's own grid.
 
     A folder of scans is told by an output that is a folder. It may hold NIfTI files, folders of DICOM slices, and

@@ -21,27 +21,37 @@ class QualitySettings(Settings):
 
     fragment_kidney_ml: float = setting(
         15.0,
-        "a piece with less kidney tissue than this, tumour left out, is a fragment and no kidney",
+        "quality report: a piece with less kidney tissue than this, tumour left out, is a fragment and no kidney",
         unit="ml",
         minimum=0,
     )
     fragment_tumour_ml: float = setting(
-        0.1, "a piece of tumour smaller than this is a fragment and no tumour", unit="ml", minimum=0
+        0.1, "quality report: a piece of tumour smaller than this is a fragment and no tumour", unit="ml", minimum=0
     )
-    lowest_kidney_ml: float = setting(50.0, "a kidney with its tumour is flagged below this", unit="ml", minimum=0)
-    highest_kidney_ml: float = setting(400.0, "a kidney without its tumour is flagged above this", unit="ml")
-    highest_tumour_ml: float = setting(1500.0, "a tumour is flagged above this", unit="ml")
+    lowest_kidney_ml: float = setting(
+        50.0, "quality report: a kidney with its tumour is flagged below this", unit="ml", minimum=0
+    )
+    highest_kidney_ml: float = setting(
+        400.0, "quality report: a kidney without its tumour is flagged above this", unit="ml"
+    )
+    highest_tumour_ml: float = setting(1500.0, "quality report: a tumour is flagged above this", unit="ml")
     lowest_kidney_confidence: float = setting(
-        0.8, "mean softmax of a kidney's voxels that is flagged as low below this", minimum=0, maximum=1
+        0.8,
+        "quality report: mean softmax of a kidney's voxels that is flagged as low below this",
+        minimum=0,
+        maximum=1,
     )
     lowest_tumour_confidence: float = setting(
-        0.7, "mean softmax of a tumour's voxels that is flagged as low below this", minimum=0, maximum=1
+        0.7,
+        "quality report: mean softmax of a tumour's voxels that is flagged as low below this",
+        minimum=0,
+        maximum=1,
     )
     training_margin: float = setting(
-        0.1, "share by which spacing and field of view may leave the training data's range", minimum=0
+        0.1, "quality report: share by which spacing and field of view may leave the training data's range", minimum=0
     )
     training_margin_hu: float = setting(
-        50.0, "by how much HU may leave the training data's range", unit="HU", minimum=0
+        50.0, "quality report: by how much HU may leave the training data's range", unit="HU", minimum=0
     )
 
     def __post_init__(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kits_ml.config.inference import SegmentationSettings
+from kits_ml.config.quality import QualitySettings
 from kits_ml.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(SegmentationSettings):
+class ServeSettings(QualitySettings, SegmentationSettings):
     """Answer scans over HTTP: a NIfTI file or a zip of DICOM slices comes in, its segmentation goes out."""
 
     model: str = setting(

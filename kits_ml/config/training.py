@@ -42,11 +42,20 @@ class TrainSettings(
     as_reported: bool = setting(
         False, "also log the report's own metric, which misreads, under as_reported/; it never decides anything"
     )
+    as_reported_metrics: str | None = setting(
+        None,
+        "also log anyone's Keras metrics under as_reported/: import paths such as keras.metrics:MeanIoU, divided by "
+        "commas; they are put through the self-test, and never decide anything",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.as_reported and self.deep_supervision:
             raise InputError("as_reported: found true with deep_supervision; the report's metric is for one output")
+        if self.as_reported_metrics is not None and self.deep_supervision:
+            raise InputError(
+                f"as_reported_metrics: found {self.as_reported_metrics} with deep_supervision; expected one output"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

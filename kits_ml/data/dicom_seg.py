@@ -41,6 +41,24 @@ _CODES = {
 }
 
 
+def check_source(source: Volume) -> None:
+    """Looks whether a DICOM SEG could refer to a series, before anything is spent on its segmentation.
+
+    One of a single voxel is made, in memory, so that all that highdicom asks of the headers is asked.
+
+    Args:
+        source: the series as `images.read_image` gave it.
+
+    Raises:
+        InputError: no DICOM series, or one whose headers lack what binds a segmentation to it.
+    """
+    headers = _headers(source)
+    columns, rows, slices = source.geometry.shape
+    stacked = np.zeros((slices, rows, columns), np.uint8)
+    stacked[0, 0, 0] = KIDNEY  # of an empty one all frames would be made
+    _segmentation(stacked, headers, algorithm_name="kits_ml", algorithm_version="0")
+
+
 def write_dicom_seg(
     path: str | Path,
     label_map: np.ndarray,
@@ -56,24 +74,24 @@ def write_dicom_seg(
         label_map: `(slices, rows, columns)` in the house's axis order, values 0, 1, 2. Without any label the file
             holds both segments and one empty frame each, since a DICOM image needs a frame.
         source: the series as `images.read_image` gave it.
-        algorithm_name: of the model; at most 64 characters are kept, as DICOM allows.
+        algorithm_name: of the model; of it and of the version at most 64 characters are kept, in ASCII without
+            backslashes, as DICOM allows in any file.
         algorithm_version: of the model; the package's where none is given.
 
     Raises:
         InputError: a source that is no DICOM series, a label map on another grid, or a series whose headers lack what
             binds a segmentation to it.
     """
-    if not source.slice_paths:
-        raise InputError(f"{source.path}: not a DICOM series, expected one as source of a DICOM SEG")
     if label_map.shape != source.geometry.house_shape:
         raise InputError(f"label map of shape {label_map.shape}, expected the source's {source.geometry.house_shape}")
+    headers = _headers(source)
     # house order -> the series' (columns, rows, slices) -> (slices, rows, columns) as stacked
     stacked = source.geometry.to_file(label_map).transpose(2, 1, 0)
     segmentation = _segmentation(
         np.ascontiguousarray(stacked, np.uint8),
-        [_header(one) for one in source.slice_paths],
-        algorithm_name=algorithm_name[:64],
-        algorithm_version=(algorithm_version or kits_ml.__version__)[:64],
+        headers,
+        algorithm_name=_long_string(algorithm_name),
+        algorithm_version=_long_string(algorithm_version or kits_ml.__version__),
     )
     with files.open_to_write(Path(path)) as stream:
         segmentation.save_as(stream)
@@ -109,6 +127,12 @@ def _segmentation(
         raise InputError(f"{headers[0].filename}: no DICOM SEG can refer to it ({first_line(error)})") from error
 
 
+def _long_string(text: str) -> str:
+    """A text as DICOM's LO holds it (PS3.5, 6.2), whatever the file's character set."""
+    text = "".join(one if one.isprintable() and one != "\\" else "?" for one in text)
+    return text.encode("ascii", "replace").decode()[:64].strip()
+
+
 def _segment(label: int, algorithm: highdicom.AlgorithmIdentificationSequence) -> SegmentDescription:
     category, kind, region = _CODES[label]
     return SegmentDescription(
@@ -121,6 +145,13 @@ def _segment(label: int, algorithm: highdicom.AlgorithmIdentificationSequence) -
         anatomic_regions=[region] if region else None,
         display_color=CIELabColor.from_rgb(*LABEL_COLOURS[label]),
     )
+
+
+def _headers(source: Volume) -> list[pydicom.Dataset]:
+    """Of the slices, in the order of the stack."""
+    if not source.slice_paths:
+        raise InputError(f"{source.path}: not a DICOM series, expected one as source of a DICOM SEG")
+    return [_header(one) for one in source.slice_paths]
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -69,6 +69,16 @@ def find_scans(folder: str | Path, *, leave_out: Path | None = None) -> list[Sca
     return list(found.values())
 
 
+def name_of(path: str | Path) -> str:
+    """What reports call a scan: the name of its file or folder, not where that lies.
+
+    In the layout of KiTS, where all have the same name, the case's stands before it: `case_00000/imaging.nii.gz`.
+    """
+    path = Path(path).absolute()
+    path = path.resolve() if path.name == ".." else path
+    return f"{path.parent.name}/{path.name}" if path.name in (cases.IMAGE_NAME, cases.DICOM_NAME) else path.name
+
+
 def _scan_of_file(path: Path) -> Scan | None:
     suffix = next((end for end in volumes.NIFTI_SUFFIXES if path.name.endswith(end)), None)
     return Scan(name=path.name.removesuffix(suffix), path=path) if suffix else None

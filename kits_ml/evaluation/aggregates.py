@@ -30,12 +30,12 @@ SUMMARY_JSON = "summary.json"
 METRICS = (
     "dice",
     "iou",
+    "surface_dice",
     "precision",
     "recall",
     "volume_true_ml",
     "volume_pred_ml",
     "volume_error_ml",
-    "surface_dice",
     "hd95_mm",
     "mean_surface_distance_mm",
 )

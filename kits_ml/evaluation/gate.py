@@ -82,6 +82,8 @@ class Decision:
         obstacles: why no comparison could be made.
         forced: the reason for which it is promoted against all that.
         settings: margins and limits.
+        done: whether the challenger was made the champion.
+        aborted: why it was not, although it was to be: the champion had changed meanwhile.
     """
 
     model: str
@@ -93,6 +95,8 @@ class Decision:
     obstacles: tuple[str, ...]
     forced: str | None
     settings: GateSettings
+    done: bool = False
+    aborted: str | None = None
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -110,12 +114,21 @@ class Decision:
 
     @property
     def promotes(self) -> bool:
-        """Whether it becomes the champion."""
+        """Whether it is to become the champion."""
         return not self.refusals or self.forced is not None
 
     @property
+    def promoted(self) -> bool | None:
+        """Whether it became the champion; None where it is to, and nothing was done yet."""
+        if not self.promotes or self.aborted is not None:
+            return False
+        return True if self.done else None
+
+    @property
     def outcome(self) -> str:
-        """`passed`, `refused`, or `forced` where it would have been refused."""
+        """`passed`, `refused`, `forced` where it would have been refused, or `aborted`."""
+        if self.aborted is not None:
+            return "aborted"
         if not self.refusals:
             return "passed"
         return "refused" if self.forced is None else "forced"
@@ -257,7 +270,8 @@ def to_dict(decision: Decision) -> dict[str, Any]:
         "challenger": decision.challenger,
         "champion": decision.champion,
         "outcome": decision.outcome,
-        "promoted": decision.promotes,
+        "promoted": decision.promoted,
+        "aborted": decision.aborted,
         "forced": decision.forced,
         "refusals": list(decision.refusals),
         "evaluation_digest": decision.digest,

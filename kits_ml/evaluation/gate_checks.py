@@ -24,8 +24,7 @@ class CleanRun:
     Attributes:
         shape: slices, rows and columns of the volume that time was taken on.
         load_s: seconds to load the model.
-        seconds_per_slice: of a prediction that is not the first, by the clock; where other processes were in the way,
-            the time of its threads together instead.
+        seconds_per_slice: by the clock, of the quickest of several predictions after the first.
         peak_memory_mb: of the whole process; None where the system does not tell.
         code_from_model: whether the package that ran is the one in the model's folder.
         differences: by orientation (axis codes) of an oblique volume, the largest absolute difference of its

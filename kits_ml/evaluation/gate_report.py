@@ -11,11 +11,12 @@ GATE_JSON, GATE_MD = "gate.json", "gate.md"
 def headline(decision: Decision) -> str:
     """The decision in a sentence."""
     who = f"{decision.model}, version {decision.challenger}"
-    if decision.outcome == "refused":
+    if decision.promoted is False:
         return f"{who} does not become champion"
     place = "as the first" if decision.champion is None else f"in place of version {decision.champion}"
     how = "by force" if decision.outcome == "forced" else "through the gate"
-    return f"{who} becomes champion {place}, {how}"
+    does = "becomes" if decision.promoted else "is to become"
+    return f"{who} {does} champion {place}, {how}"
 
 
 def lines(decision: Decision) -> list[str]:
@@ -45,6 +46,8 @@ def render(decision: Decision) -> str:
         parts.append("\n".join(["What speaks against it:\n", *(f"- {reason}" for reason in decision.refusals)]))
     if decision.forced is not None:
         parts.append(f"Forced, with the reason: {decision.forced}")
+    if decision.aborted is not None:
+        parts.append(f"Aborted: {decision.aborted}")
     if decision.regions:
         rows = [
             f"| {one.region} | {one.num_cases} | {one.challenger_mean:.4f} | {one.champion_mean:.4f} | "
@@ -70,7 +73,7 @@ def tags(decision: Decision) -> dict[str, str]:
     """The decision as short tags of the version; an empty value stands for none."""
     regions = {one.region: one for one in decision.regions}
     found = {
-        "gate": decision.outcome,
+        "gate": _state(decision),
         "gate_against": decision.champion or "none, the first champion",
         "gate_evaluation_digest": decision.digest or "",
         "gate_failed_checks": ", ".join(one.name for one in decision.findings if not one.passed),
@@ -85,6 +88,12 @@ def tags(decision: Decision) -> dict[str, str]:
             else ""
         )
     return found
+
+
+def _state(decision: Decision) -> str:
+    if decision.aborted is not None:
+        return f"aborted: {decision.aborted}"
+    return decision.outcome if decision.promoted is not None else f"{decision.outcome}, not acted upon yet"
 
 
 def _mark(passed: bool) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,6 +25,7 @@ from kits_ml.evaluation.selftest import Subject
 from kits_ml.evaluation.theory import Convention, Kind, conventions
 from kits_ml.labels import LABEL_NAMES, NUM_CLASSES, REGIONS
 from kits_ml.training.batches import SliceArrays
+from kits_ml.training.imported_metrics import ImportedMetric, LabelForm, label_form
 from kits_ml.training.metrics import validation_scores
 from kits_ml.trust import as_reported
 
@@ -49,6 +50,21 @@ def as_reported_subject() -> Subject:
     return keras_subject(keras.metrics.MeanIoU(num_classes=NUM_CLASSES), name=as_reported("mean_iou"), kind="iou")
 
 
+def imported_subject(path: str, *, name: str) -> Subject:
+    """Anyone's metric that is logged as reported. Nobody says what it measures: it is held to what it follows best.
+
+    Args:
+        path: see `imported_metrics.load_metric`.
+        name: what it is logged as, without `as_reported/`.
+
+    Raises:
+        InputError: no such metric, or it cannot be computed in a training.
+    """
+    form = label_form(path)
+    metric = ImportedMetric(path, labels=form, name=name).metric
+    return keras_subject(metric, name=as_reported(name), kind=None, labels=form)
+
+
 def validation_subject() -> Subject:
     """`training.metrics.validation_scores`: means over patients of what a model's probabilities come to."""
     declared: dict[str, Convention] = {}
@@ -69,8 +85,8 @@ def keras_subject(
     metric: keras.metrics.Metric,
     *,
     name: str,
-    kind: Kind,
-    labels: Literal["one_hot", "sparse"] = "one_hot",
+    kind: Kind | None,
+    labels: LabelForm = "one_hot",
     average: str | None = None,
     per_case: bool = False,
 ) -> Subject:
@@ -79,13 +95,14 @@ def keras_subject(
     Args:
         metric: reset before each scenario.
         name: what the table calls it.
-        kind: `iou`, `dice` or `accuracy`.
+        kind: `iou`, `dice` or `accuracy`; None: whichever it follows best.
         labels: `(batch, rows, columns, classes)` float32, or sparse: `(batch, rows, columns)` int32.
         average: a key of `theory.AVERAGES`; without one, the metric is held to what it follows best.
         per_case: it is given one whole patient an update, and must read the mean over patients. Else it is given
             batches that mix patients, and must read their pixels pooled.
     """
-    candidates = list(conventions(kind, average=average, per_case=per_case))
+    kinds = ("iou", "dice", "accuracy") if kind is None else (kind,)
+    candidates = [found for one in kinds for found in conventions(one, average=average, per_case=per_case)]
     return Subject(
         read=lambda scenario: {name: _update(metric, scenario, labels=labels, per_case=per_case)},
         conventions={name: candidates},

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,11 @@ COLUMNS = (
     "missing_prediction",
     "slice_spacing_mm",
 )
+
+
+def are_ours(columns: Sequence[str]) -> bool:
+    """Whether these are the columns of such a table, in any order: that of earlier versions was another."""
+    return sorted(columns) == sorted(COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ def read_scores(path: str | Path) -> list[CaseScores]:
         raise InputError(f"{path}: no such file; expected a table of scores")
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if not are_ours(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ()) or "nothing"
             raise InputError(f"{path}: found columns {found}; expected {', '.join(COLUMNS)}")
         rows: dict[str, dict[str, dict[str, str]]] = {}

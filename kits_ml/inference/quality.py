@@ -15,11 +15,12 @@ from kits_ml.errors import InputError
 from kits_ml.inference import flags
 from kits_ml.inference.flags import Flag, Unchecked
 from kits_ml.inference.measurements import Fragment, Kidney, Tumour, as_dict, measure
+from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import KIDNEY, LABEL_NAMES, TUMOUR, region_volumes_ml
 
 #: Raised whenever a reader of the JSON would have to change.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 NOTICE = "For research use only, not a medical device."
 
@@ -41,6 +42,8 @@ class QualityReport:
             `spread`, all in [0, 1] and None where there is no such voxel; empty where no uncertainty is known.
         flags: what speaks against the prediction, errors first; empty if nothing.
         unchecked: rules whose silence says nothing, because something is not known; empty if all ran.
+        limits: the settings by which the flags were raised.
+        provenance: what the prediction was made of and by; None where nobody said.
     """
 
     shape: tuple[int, int, int]
@@ -53,13 +56,16 @@ class QualityReport:
     contrast: str
     doubt: Mapping[str, Mapping[str, float | None]]
     flags: tuple[Flag, ...]
+    limits: Mapping[str, float]
     unchecked: tuple[Unchecked, ...] = ()
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; numbers are rounded to three decimals."""
         return {
             "format": FORMAT_VERSION,
             "notice": NOTICE,
+            "provenance": self.provenance and self.provenance.to_dict(),
             "flags": [vars(flag) for flag in self.flags],
             "unchecked": [vars(one) for one in self.unchecked],
             "volumes_ml": {name: round(value, 3) for name, value in self.volumes_ml.items()},
@@ -71,6 +77,7 @@ class QualityReport:
             "doubt": {
                 label: {name: _rounded(value) for name, value in means.items()} for label, means in self.doubt.items()
             },
+            "limits": dict(self.limits),
             "shape": list(self.shape),
             "spacing_mm": [round(size, 6) for size in self.spacing_mm],
         }
@@ -90,9 +97,10 @@ class QualityReport:
         }
         return cls(
             **nested,
-            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt")},
+            **{name: values[name] for name in ("volumes_ml", "kidney_hu", "contrast", "doubt", "limits")},
             flags=tuple(Flag(**one) for one in values["flags"]),
             unchecked=tuple(Unchecked(**one) for one in values.get("unchecked", ())),
+            provenance=values["provenance"] and Provenance.from_dict(values["provenance"]),
             shape=tuple(values["shape"]),
             spacing_mm=tuple(values["spacing_mm"]),
         )
@@ -106,6 +114,7 @@ def assess(
     uncertainty: UncertaintyMeter | None = None,
     training: Mapping[str, Any] | None = None,
     settings: QualitySettings | None = None,
+    provenance: Provenance | None = None,
 ) -> QualityReport:
     """Measures a prediction and looks for what speaks against it.
 
@@ -118,6 +127,7 @@ def assess(
         training: what the model's description says of its training data, see `training_range`; what it does not say
             is not looked at, and the report names it as unchecked.
         settings: limits; the defaults where none are given.
+        provenance: what the prediction was made of and by; stands in the report as it is.
 
     Returns:
         The report. Where nothing is labelled it has no kidneys, no tumours and the flag `no_kidney`.
@@ -152,6 +162,8 @@ def assess(
         doubt=_doubt(label_map, uncertainty),
         flags=flags.raise_flags(facts),
         unchecked=flags.not_checked(facts),
+        limits=settings.to_dict(),
+        provenance=provenance,
     )
 
 

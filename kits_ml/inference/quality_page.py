@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from kits_ml import figures, page, scan_figures
 from kits_ml.inference import viewer_volumes
+from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.quality import NOTICE, QualityReport
 from kits_ml.labels import KIDNEY, LABEL_COLOURS, LABEL_NAMES, TUMOUR
 
@@ -44,17 +45,15 @@ def render_page(
     label_map: np.ndarray,
     *,
     affine: np.ndarray,
-    title: str,
     entropy: np.ndarray | None = None,
 ) -> str:
     """The page.
 
     Args:
-        report: of this prediction.
+        report: of this prediction; its provenance gives the title and stands at the end.
         image: `(slices, rows, columns)` in HU, in the house's axis order.
         label_map: the same shape, values 0, 1, 2.
         affine: `(4, 4)`, voxel indices of that order to RAS+ millimetres.
-        title: what was segmented; stands on top.
         entropy: `(slices, rows, columns)` uint8 of `UncertaintyMeter`; None leaves the map out.
 
     Returns:
@@ -68,6 +67,7 @@ def render_page(
     }
     if entropy is not None:
         volumes["entropy"] = viewer_volumes.encode_bytes(entropy, grid, affine)
+    title = _title(report.provenance)
     body = [
         page.heading(title, _subtitle(report)),
         f'<p class="notice">{escape(NOTICE)}</p>',
@@ -76,10 +76,43 @@ def render_page(
         *(page.table(one) for one in _tables(report)),
         _viewer(report, volumes, affine=affine, note=grid.note()),
         *(page.picture(one) for one in _pictures(report, image, label_map)),
+        *([page.table(_provenance(report.provenance, limits=report.limits))] if report.provenance else []),
         f"<script>{_asset('niivue.umd.js')}</script>",
         f"<script>{_asset('page.js')}</script>",
     ]
     return page.document(title, body, style=_asset("page.css"), policy=_POLICY)
+
+
+def _title(provenance: Provenance | None) -> str:
+    """The scan and who segmented it."""
+    if provenance is None:
+        return "Segmentation"
+    models = ", ".join(f"{one.name} {one.version}" for one in provenance.models)
+    return " ".join(filter(None, (provenance.scan or "A scan", models and f"segmented by {models}")))
+
+
+def _provenance(provenance: Provenance, *, limits: Mapping[str, float]) -> page.Table:
+    rows = [["scan", provenance.scan or "not named"]]
+    for one in provenance.models:
+        digests = "; ".join(f"SHA-256 of {name} {digest}" for name, digest in one.sha256.items())
+        rows.append(["model", f"{one.address}; {digests}" if digests else one.address])
+    rows += [
+        ["engine", provenance.engine],
+        ["test-time augmentation", provenance.test_time_augmentation],
+        ["post-processing", _words(provenance.postprocessing)],
+        ["flags are raised by", _words(limits)],
+        ["kits_ml", provenance.kits_ml],
+        *([["note", provenance.note]] if provenance.note else []),
+    ]
+    return page.Table(title="Where this comes from", header=["", "found"], rows=rows, of_words=True)
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    shown = {
+        name: "off" if value is None else f"{value:g}" if isinstance(value, float) else value
+        for name, value in settings.items()
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "none"
 
 
 def _subtitle(report: QualityReport) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from kits_ml.data import volumes
-from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.errors import InputError
+from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.segmenting import Window, observe_all
 from kits_ml.serving.champion import Model
 from kits_ml.serving.jobs import Job
@@ -82,7 +83,14 @@ class Answer:
 
 
 def segment(
-    volume: volumes.Volume, model: Model, wanted: Wanted, *, job: Job, reporting: Reporting, metrics: Metrics
+    volume: volumes.Volume,
+    model: Model,
+    wanted: Wanted,
+    *,
+    scan: str,
+    job: Job,
+    reporting: Reporting,
+    metrics: Metrics,
 ) -> Answer:
     """Segments a volume and makes what is wanted of it.
 
@@ -90,7 +98,8 @@ def segment(
         volume: the scan; beside its path is room for files.
         model: that segments.
         wanted: what to make.
-        job: is asked after each slice whether to go on.
+        scan: what the client calls it; may be empty.
+        job: is asked after each slice and each part whether to go on.
         reporting: how the report and the page are made.
         metrics: are told how long the parts took.
 
@@ -99,8 +108,9 @@ def segment(
         RefusedError: DICOM SEG of a scan that came as NIfTI, or of slices without the identifiers that it needs.
         StoppedJobError: nobody waits for it any more.
     """
-    if wanted is Wanted.DICOM_SEG and not volume.slice_paths:
-        raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
+    with_dicom_seg = _allows_dicom_seg(volume, wanted)
+    job.check()
+    provenance = model.segmenter.provenance(scan=scan, note=volume.note)
     is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
     meter = reporting.meter(volume.array.shape) if is_reported else None
 
@@ -113,51 +123,85 @@ def segment(
         )
     job.check()
     with metrics.stage("pack", job.seconds):
-        files = _packed(label_map, volume, model, wanted)
+        files = _packed(label_map, volume, wanted, provenance=provenance if with_dicom_seg else None)
+    job.check()
     if meter is not None:
         with metrics.stage("report", job.seconds):
-            files |= _reported(label_map, volume, model, wanted, meter=meter, reporting=reporting)
+            report = reporting.assess(
+                volume.array,
+                label_map,
+                spacing_mm=volume.spacing_mm,
+                uncertainty=meter,
+                training=model.training,
+                provenance=provenance,
+            )
+            job.check()
+            files |= _reported(report, label_map, volume, wanted, entropy=meter.entropy, reporting=reporting)
+    job.check()
     body = _zipped(files) if wanted is Wanted.ALL else files[FILE_NAMES[wanted]]
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 
 
-def _packed(label_map: np.ndarray, volume: volumes.Volume, model: Model, wanted: Wanted) -> dict[str, bytes]:
-    """The label map in the formats that are wanted; of all, DICOM SEG where the scan was DICOM and allows it."""
+def _allows_dicom_seg(volume: volumes.Volume, wanted: Wanted) -> bool:
+    """Whether DICOM SEG is among the answers; of all, where the scan was DICOM and its headers allow it.
+
+    Raises:
+        RefusedError: it is the only one that is wanted, and cannot be made.
+    """
+    if wanted not in (Wanted.DICOM_SEG, Wanted.ALL):
+        return False
+    if not volume.slice_paths:
+        if wanted is Wanted.DICOM_SEG:
+            raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
+        return False
+    try:
+        check_source(volume)
+    except InputError as error:
+        reason = without_folder(str(error), Path(volume.path).parent)
+        if wanted is Wanted.DICOM_SEG:
+            raise RefusedError(422, reason) from error
+        log.warning("no DICOM SEG among all answers: %s", reason)
+        return False
+    return True
+
+
+def _packed(
+    label_map: np.ndarray, volume: volumes.Volume, wanted: Wanted, *, provenance: Provenance | None
+) -> dict[str, bytes]:
+    """The label map in the formats that are wanted; DICOM SEG, which names its maker, where there is a provenance."""
     files, folder = {}, Path(volume.path).parent
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
         path = folder / SEGMENTATION_NAME
         volumes.write_label_map(path, label_map, volume.geometry)
         files[path.name] = path.read_bytes()
-    if wanted is Wanted.DICOM_SEG or (wanted is Wanted.ALL and volume.slice_paths):
+    if provenance is not None:
         path = folder / DICOM_SEG_NAME
-        try:
-            write_dicom_seg(path, label_map, volume, algorithm_name=f"kits_ml {model.version}")
-            files[path.name] = path.read_bytes()
-        except InputError as error:
-            reason = without_folder(str(error), folder)
-            if wanted is Wanted.DICOM_SEG:
-                raise RefusedError(422, reason) from error
-            log.warning("no DICOM SEG among all answers: %s", reason)
+        write_dicom_seg(
+            path,
+            label_map,
+            volume,
+            algorithm_name=provenance.algorithm_name,
+            algorithm_version=provenance.algorithm_version,
+        )
+        files[path.name] = path.read_bytes()
     return files
 
 
 def _reported(
-    label_map: np.ndarray, volume: volumes.Volume, model: Model, wanted: Wanted, *, meter: Any, reporting: Reporting
+    report: Any,
+    label_map: np.ndarray,
+    volume: volumes.Volume,
+    wanted: Wanted,
+    *,
+    entropy: np.ndarray,
+    reporting: Reporting,
 ) -> dict[str, bytes]:
-    report = reporting.assess(
-        volume.array, label_map, spacing_mm=volume.spacing_mm, uncertainty=meter, training=model.training
-    )
     files = {}
     if wanted in (Wanted.REPORT, Wanted.ALL):
-        files[REPORT_NAME] = _json({**report.to_dict(), "model": model.version, "note": volume.note})
+        files[REPORT_NAME] = _json(report.to_dict())
     if wanted in (Wanted.PAGE, Wanted.ALL):
         page = reporting.render_page(
-            report,
-            volume.array,
-            label_map,
-            affine=volume.geometry.house_affine,
-            title=f"Segmentation by {model.version}",
-            entropy=meter.entropy,
+            report, volume.array, label_map, affine=volume.geometry.house_affine, entropy=entropy
         )
         files[PAGE_NAME] = page.encode()
     return files

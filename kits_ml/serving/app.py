@@ -72,6 +72,8 @@ _WHAT = (
     "Without it the header Accept decides; without a wish there either, it is the segmentation."
 )
 
+_NAME = "The scan's file name, for the report and the page; folders before it are left out."
+
 
 def create_app(service: Service) -> ASGIApp:
     """The service as an ASGI app."""
@@ -110,7 +112,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         openapi_extra=_BODY,
     )
     async def segment(
-        request: Request, response: Annotated[Wanted | None, Query(description=_WHAT)] = None
+        request: Request,
+        response: Annotated[Wanted | None, Query(description=_WHAT)] = None,
+        name: Annotated[str, Query(description=_NAME, max_length=255)] = "",
     ) -> Response:
         wanted = response or wanted_by(request.headers.get("accept"))
         service.model()
@@ -118,7 +122,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         uploads.check_length(request.headers.get("content-length"), service.limits)
         try:
             with service.jobs.admitted():
-                found = await service.segment(request.stream(), wanted, gone=lambda: _gone(request))
+                found = await service.segment(
+                    request.stream(), wanted, scan=_plain(name), gone=lambda: _gone(request)
+                )
         except ClientDisconnect:
             raise RefusedError(CLIENT_LEFT, "the client left") from None
         headers = {
@@ -140,7 +146,12 @@ def _add_states(app: FastAPI, service: Service) -> None:
             raise RefusedError(503, "the scan at work does not come back; restart the service")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", summary="Whether a scan would be taken", responses=problems.described(503))
+    # a full queue is ready too: taken out of a load balancer, it could not tell anybody when to come again
+    @app.get(
+        "/ready",
+        summary="Whether a model answers; with a full queue too, which says 429 itself",
+        responses=problems.described(503),
+    )
     async def ready() -> JSONResponse:
         model = service.model()
         return JSONResponse({"status": "ready", "model": model.version})
@@ -153,6 +164,11 @@ def _add_states(app: FastAPI, service: Service) -> None:
     )
     async def metrics() -> Response:
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _plain(name: str) -> str:
+    """A file's name without folders, whichever way they are written, and without what cannot be seen."""
+    return "".join(one for one in name.replace("\\", "/").rpartition("/")[2] if one.isprintable())
 
 
 def _check_sender(request: Request) -> None:

@@ -25,7 +25,7 @@ class Model:
 
     Attributes:
         version: what answers say of it, such as `"kits-unet/3"`.
-        segmenter: has `segment`.
+        segmenter: has `segment` and `provenance`.
         training: what the model's description says of its training data; None if nothing.
     """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from kits_ml import runtime
-from kits_ml.config import ServeSettings
+from kits_ml.config import QualitySettings, ServeSettings
 from kits_ml.inference.predictor import read_description
 from kits_ml.inference.quality import assess
 from kits_ml.inference.quality_page import render_page
@@ -44,8 +45,14 @@ def serve(settings: ServeSettings) -> None:
         poll_seconds=settings.poll_seconds,
         loaded=metrics.loaded,
     )
-    reporting = Reporting(meter=UncertaintyMeter, assess=assess, render_page=render_page)
+    reporting = reporting_of(settings)
     run(Service(settings, champion=champion, reporting=reporting, metrics=metrics), settings)
+
+
+def reporting_of(settings: ServeSettings) -> Reporting:
+    """Reports as `predict` makes them, with the limits of the settings."""
+    limits = settings.select(QualitySettings)
+    return Reporting(meter=UncertaintyMeter, assess=partial(assess, settings=limits), render_page=render_page)
 
 
 def run(service: Service, settings: ServeSettings) -> None:

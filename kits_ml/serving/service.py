@@ -74,13 +74,14 @@ class Service:
         return self.champion.current
 
     async def segment(
-        self, body: AsyncIterator[bytes], wanted: Wanted, *, gone: Callable[[], Awaitable[None]]
+        self, body: AsyncIterator[bytes], wanted: Wanted, *, scan: str, gone: Callable[[], Awaitable[None]]
     ) -> Answer:
         """Receives, reads and segments a scan. What is on disk of it is gone when the answer is there.
 
         Args:
             body: the upload, in parts.
             wanted: what to make of it.
+            scan: what the client calls it; may be empty.
             gone: waits until the client has left.
 
         Raises:
@@ -91,7 +92,7 @@ class Service:
             path = folder / _UPLOAD_NAME
             await uploads.receive(body, path, limits=self.limits, seconds=self.settings.upload_seconds)
             kind = await run_in_threadpool(uploads.check, path, self.limits)
-            return await self.jobs.run(lambda job: self._work(path, kind, wanted, job), gone=gone)
+            return await self.jobs.run(lambda job: self._work(path, kind, wanted, scan, job), gone=gone)
         except InputError as error:
             raise RefusedError(422, first_line(error)) from error
         except MemoryError as error:
@@ -103,12 +104,14 @@ class Service:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _work(self, path: Path, kind: uploads.Kind, wanted: Wanted, job: Job) -> Answer:
+    def _work(self, path: Path, kind: uploads.Kind, wanted: Wanted, scan: str, job: Job) -> Answer:
         try:
             with self.metrics.stage("read", job.seconds):
                 volume = self._reader.read(path, kind, job)
             model = self.model()  # as late as may be: who waited gets the newest
-            answer = answers.segment(volume, model, wanted, job=job, reporting=self._reporting, metrics=self.metrics)
+            answer = answers.segment(
+                volume, model, wanted, scan=scan, job=job, reporting=self._reporting, metrics=self.metrics
+            )
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)  # here, not in the loop that serves the others
         log.info("segmented a scan of %s with %s", "x".join(map(str, volume.array.shape)), model.version)

@@ -19,7 +19,7 @@ NOT_SEARCHABLE = frozenset(
         *SplitSettings.names(),
         *SelectionSettings.names(),
         *("architecture", "data", "prepared", "num_workers", "skip_failed_cases", "seed", "num_threads"),
-        *("experiment", "run_name", "model_name", "register", "as_reported"),
+        *("experiment", "run_name", "model_name", "register", "as_reported", "as_reported_metrics"),
     }
 )
 

@@ -33,6 +33,7 @@ _NOT_IN_BASE = {
     "register": "nothing: trials are never registered",
     "promote": "nothing: trials are never registered",
     "as_reported": "nothing: the report's metric decides nothing",
+    "as_reported_metrics": "nothing: a metric as reported decides nothing",
     "run_name": "nothing: runs are named by architecture and trial",
     "experiment": "--experiment",
 }

@@ -5,9 +5,12 @@ MLflow is imported where an address asks it; a folder needs none, and predicting
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kits_ml.errors import InputError, first_line
+from kits_ml.tracking import model_cache
 
 
 def local_folder(model: str) -> Path:
@@ -47,6 +50,8 @@ def split_addresses(model: str) -> list[str]:
 def mlflow_folder(model: str) -> Path:
     """The folder that MLflow keeps a model in, with its `MLmodel`, fetched where it is remote.
 
+    A local store's own folder is given, to be read only. What a remote store has is kept, see `model_cache`.
+
     Args:
         model: as for `local_folder`.
 
@@ -60,16 +65,53 @@ def mlflow_folder(model: str) -> Path:
                 f"{model}: no such folder; expected models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
             )
         return folder
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     from kits_ml.tracking.runs import check_tracking_server
 
     check_tracking_server()
     try:
-        return Path(mlflow.artifacts.download_artifacts(model))
+        return _fetched(model)
     except (MlflowException, OSError) as error:
         raise InputError(f"model {model}: not found ({first_line(error)})") from error
+
+
+def _fetched(address: str) -> Path:
+    import mlflow
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    if address.startswith("runs:/"):
+        address = _model_of_run(address) or address  # MLflow copies what it finds by a run, from a local store too
+    # the version's own place, not the alias, which may move before it is fetched
+    is_model = address.startswith("models:/")
+    place = ModelsArtifactRepository.get_underlying_uri(address) if is_model else address
+    if _is_local(place):
+        return Path(mlflow.artifacts.download_artifacts(place))
+
+    def download(folder: Path) -> Path:
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(folder)))
+
+    if not is_model:
+        return model_cache.fetch_for_now(download)
+    server = mlflow.get_registry_uri()
+    return model_cache.fetch(hashlib.sha256(f"{server}\n{place}".encode()).hexdigest()[:32], download)
+
+
+def _model_of_run(address: str) -> str | None:
+    """`models:/ID` of the model that a run logged last under a name; None where that names something else."""
+    import mlflow
+
+    run_id, _, name = address.removeprefix("runs:/").partition("/")
+    outputs = mlflow.get_run(run_id).outputs
+    for one in reversed(outputs.model_outputs if outputs else []):
+        if mlflow.MlflowClient().get_logged_model(one.model_id).name == name:
+            return f"models:/{one.model_id}"
+    return None
+
+
+def _is_local(uri: str) -> bool:
+    scheme = urlsplit(uri).scheme
+    return scheme == "file" or len(scheme) < 2  # a path, or one that begins with a drive's letter
 
 
 def pinned(model: str) -> str:
@@ -94,15 +136,3 @@ def pinned(model: str) -> str:
         return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:
         raise InputError(f"model {model}: not found ({first_line(error)})") from error
-
-
-def version_of(model: str) -> str | None:
-    """The version behind a registered model's address, such as `"kits-unet, version 3"`; None for anything else.
-
-    Args:
-        model: as for `local_folder`.
-    """
-    if not model.startswith("models:/"):
-        return None
-    name, _, version = pinned(model).removeprefix("models:/").rpartition("/")
-    return f"{name}, version {version}" if name else None

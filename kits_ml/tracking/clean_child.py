@@ -16,10 +16,14 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
 PACKAGE = "kits_ml"
+
+#: Calls that are timed, unless they have taken so many seconds before.
+TIMED_CALLS = 4
+MAX_TIMED_S = 120.0
 
 
 class Hidden(importlib.abc.MetaPathFinder):
@@ -100,13 +104,10 @@ def measure(request: dict) -> dict:
     load_s = time.perf_counter() - started
     image = volumes["image"].astype(np.float32)
     spacing_mm = volumes["spacing_mm"].tolist()
-    for _ in range(2):  # the first call traces the network
-        started, started_cpu = time.perf_counter(), time.process_time()
-        label_map = model.predict(image, params={"spacing_mm": spacing_mm})
-        # on a busy machine the clock says more than the model needs; all threads' time is what one core would take
-        predict_s = min(time.perf_counter() - started, time.process_time() - started_cpu)
+    label_map = model.predict(image, params={"spacing_mm": spacing_mm})  # the first call traces the network
     if label_map.shape != image.shape or label_map.dtype != np.uint8:
         raise RuntimeError(f"label map of shape {label_map.shape} and type {label_map.dtype}, expected {image.shape}")
+    predict_s = best_time_s(lambda: model.predict(image, params={"spacing_mm": spacing_mm}))
     own = Path(sys.modules[PACKAGE].__file__).resolve()
     return {
         "shape": list(image.shape),
@@ -116,6 +117,19 @@ def measure(request: dict) -> dict:
         "code_from_model": own.is_relative_to(Path(request["model"]).resolve()),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def best_time_s(predict: Callable[[], object]) -> float:
+    """What the quickest of several calls takes by the clock, seconds.
+
+    By the clock, for a model that waits makes its users wait; the quickest, for other processes only ever add to it.
+    """
+    found: list[float] = []
+    while len(found) < TIMED_CALLS and sum(found) < MAX_TIMED_S:
+        started = time.perf_counter()
+        predict()
+        found.append(time.perf_counter() - started)
+    return min(found)
 
 
 def differences(model, image, affine, request: dict) -> dict[str, float]:

@@ -23,26 +23,35 @@ TEST_PART = "test"
 EVIDENCE_TAG = "scores."
 
 
-def find_evidence(version: ModelVersion, *, digest: str | None = None) -> Evidence | None:
-    """The scores of a version's test cases.
+def find_evidence(version: ModelVersion) -> Evidence | None:
+    """The scores of a version's test cases, those of its training before those of promotions; None without any."""
+    return next(_all_evidence(version), None)
 
-    Args:
-        version: in the registry.
-        digest: of the evaluation that is wanted; without one, that of the training comes first.
+
+def find_common_evidence(first: ModelVersion, second: ModelVersion) -> tuple[Evidence, Evidence] | None:
+    """The scores of two versions on the same files; those of the most cases where there are several evaluations.
 
     Returns:
-        None where there are none, or none of that evaluation.
+        None where they have no evaluation in common.
     """
-    for run_id, folder in _places(version):
-        found = _fetch(run_id, folder)
-        if found is not None and digest in (None, found.digest):
-            return found
-    return None
+    theirs = {one.digest: one for one in _all_evidence(second)}
+    common = [one for one in _all_evidence(first) if one.digest in theirs]
+    if not common:
+        return None
+    most = max(common, key=lambda one: len(one.cases))
+    return most, theirs[most.digest]
 
 
 def evidence_tag(evidence: Evidence, *, run_id: str, folder: str) -> dict[str, str]:
     """The tag by which `find_evidence` finds scores that a run logged in a folder."""
     return {f"{EVIDENCE_TAG}{evidence.digest}": f"{run_id}/{folder}"}
+
+
+def _all_evidence(version: ModelVersion) -> Iterator[Evidence]:
+    for run_id, folder in _places(version):
+        found = _fetch(run_id, folder)
+        if found is not None:
+            yield found
 
 
 def _places(version: ModelVersion) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kits_ml.labels import LABEL_NAMES
 
-CARD_FILE = "MODEL_CARD.md"
+CARD_FILE, SHORT_FILE = "MODEL_CARD.md", "MODEL_CARD_SHORT.md"
 
 PURPOSE = "Research use only. Not a medical device: not for diagnosis, treatment or planning."
 
@@ -78,6 +79,18 @@ def short(card: Card) -> str:
         lines.append(f"Dice of {summary['num_cases']} {part} patients: {dice}.")
     lines.append(f"Training data {card.description.get('data_digest')}. The whole card: {CARD_FILE} in the model.")
     return "\n\n".join(lines)
+
+
+def write(card: Card, folder: Path) -> None:
+    """Writes the card and its few lines beside the model that they are about."""
+    (folder / CARD_FILE).write_text(render(card), encoding="utf-8")
+    (folder / SHORT_FILE).write_text(short(card), encoding="utf-8")
+
+
+def read_short(folder: Path) -> str | None:
+    """The few lines of a model's card; None where it carries none."""
+    path = folder / SHORT_FILE
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _intended_use(card: Card) -> str:

@@ -11,7 +11,7 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.models.standalone import standalone
 from kits_ml.training import budget
-from kits_ml.training.as_reported import AsReported
+from kits_ml.training.as_reported import make_as_reported, observed_by
 from kits_ml.training.averaging import AverageWeights
 from kits_ml.training.batches import FollowEpochs, ShuffledBatches, SliceArrays
 from kits_ml.training.callbacks import (
@@ -83,23 +83,22 @@ def fit(
     """
     check_devices(settings, num_devices=runtime.num_devices())
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
-    reported = AsReported() if settings.as_reported else None
+    reported = make_as_reported(settings)
     with runtime.device_scope():
-        _compile(model, settings, label_sizes=label_sizes, metrics=[reported.training] if reported else None)
+        _compile(model, settings, label_sizes=label_sizes, metrics=[one.training for one in reported] or None)
     single = _scored(model)
     batches = make_batches(train, settings, label_sizes=label_sizes)
     first_step = resumed.step if resumed else 0
     best, course = BestWeights(SELECTION_METRIC), Course()
     progress = _progress(settings, resumed)
     spent = budget.make_budget(settings, first_step=first_step)
-    observe = reported.observe if reported else None
     watching = _in_order(
         settings,
         first_step=first_step,
         spent=spent,
         scoring=[
-            Validation(single, validation, batch_size=settings.batch_size, observe=observe),
-            *([reported] if reported else []),
+            Validation(single, validation, batch_size=settings.batch_size, observe=observed_by(reported)),
+            *reported,
         ],
         best=best,
         last=[progress, *callbacks, course],

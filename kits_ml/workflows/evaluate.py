@@ -27,7 +27,9 @@ from kits_ml.evaluation.measured import measure_case
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import MODEL_FILE, Predictor
 from kits_ml.inference.segmenting import Observer
-from kits_ml.tracking import addresses, runs
+from kits_ml.tracking import runs
+from kits_ml.workflows import evaluation_folder
+from kits_ml.workflows.evaluation_folder import prediction_path
 from kits_ml.workflows.report import Evaluated, Loader, ShownCase, log_evaluation, write_evaluation
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter, members_of
 
@@ -40,7 +42,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
     Raises:
         InputError: settings that don't go together, files that cannot be used, an output that exists, a tracking
             server that does not answer.
-        CasesFailedError: some cases failed; the scores of the others are written.
+        CasesFailedError: some cases failed; the scores of the others are written. If all failed, what was in the
+            output folder is untouched, as after any other error.
         MetricMisreadsError: a metric does not read what theory says; nothing is scored.
     """
     by_model = settings.model is not None and settings.data is not None
@@ -53,16 +56,22 @@ def evaluate(settings: EvaluateSettings) -> Evaluated:
             "postprocessing: found given with --predictions; expected --model, whose label maps it cleans"
         )
     output = Path(settings.output)
-    if (output / tables.SCORES_CSV).exists() and not settings.overwrite:
-        raise InputError(f"{output / tables.SCORES_CSV}: exists; expected a new folder, or --overwrite true")
+    there = evaluation_folder.files_of(output)
+    if there and not settings.overwrite:
+        raise InputError(f"{there[0]}: exists; expected a new folder, or --overwrite true")
     tested = selftest.run_selftest(subjects.metrics_in_use())
     run = runs.run(experiment=settings.experiment, run_name="evaluate") if settings.track else None
     with run or contextlib.nullcontext():
         if settings.track:
             runs.log_settings(settings)
-        scored, failures, described = _by_folders(settings) if by_folders else _by_model(settings)
-        files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
-        evaluated = write_evaluation(scored, output=output, failures=failures, **described) if scored else None
+        with evaluation_folder.staged(output) as place:
+            scored, failures, described = _by_folders(settings) if by_folders else _by_model(settings, place)
+            evaluated, inputs = None, described.pop("inputs")
+            if scored:
+                files.write_bytes(place / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
+                found = write_evaluation(scored, output=place, failures=failures, **described)
+                evaluation_folder.put_in_place(place, output, overwrite=settings.overwrite, inputs=inputs)
+                evaluated = dataclasses.replace(found, output=output)
         if settings.track and evaluated:
             log_evaluation(evaluated)
             mlflow.set_tag("data_digest", described["facts"]["data digest"])
@@ -102,12 +111,12 @@ def score_model(
             failures[name] = str(error)
             tqdm.write(f"{name}: {error}")
             continue
-        volumes.write_label_map(_prediction_path(output, name), label_map, image.geometry)
+        volumes.write_label_map(prediction_path(output, name), label_map, image.geometry)
         measured = measure_case(
             name,
             label_map_true=reference.array,
             label_map_pred=label_map,
-            spacing_mm=image.spacing_mm,
+            spacing_mm=reference.spacing_mm,
             image=image.array,
             calibration=counter.result(),
         )
@@ -138,7 +147,7 @@ def loader_of(cases: Mapping[str, case_files.Case], *, output: Path) -> Loader:
 
     def load(name: str) -> ShownCase:
         image, reference = case_files.load_case(cases[name])
-        predicted = volumes.read_label_map(_prediction_path(output, name))
+        predicted = volumes.read_label_map(prediction_path(output, name))
         return ShownCase(
             image=image.array,
             label_map_true=reference.array,
@@ -163,26 +172,28 @@ def describe_model(predictor: Predictor | Ensemble) -> dict[str, Any]:
     }
 
 
-def _by_model(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
+def _by_model(
+    settings: EvaluateSettings, output: Path
+) -> tuple[list[tables.CaseScores], dict[str, str], dict[str, Any]]:
     segmenter = load_segmenter(settings.model, settings)
     network = segmenter.network
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
     cases = select_unseen(cases, network) if settings.subset == "unseen" else cases
-    output = Path(settings.output)
     scored, failures = score_model(segmenter, cases, output=output)
     case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
-    versions = [addresses.version_of(address) for address in addresses.split_addresses(settings.model)]
+    versions = [one.registered_as for one in segmenter.models]
     facts = {
         "model": settings.model,
         "model version": ", ".join(filter(None, versions)) or None,
-        "model digest": ", ".join(sha256_of(folder / MODEL_FILE)[:16] for folder in segmenter.folders),
+        "model digest": ", ".join(one.sha256[MODEL_FILE][:16] for one in segmenter.models),
         "data": settings.data,
         "data digest": digest_of(case_digests),
         **describe_model(network),
     }
     shown = {**settings.to_dict(), **segmenter.postprocessing.to_dict(), **_preparations(network)}
     load = loader_of(cases, output=output)
-    return scored, failures, {"facts": facts, "settings": shown, "load": load, "case_digests": case_digests}
+    described = {"facts": facts, "settings": shown, "load": load, "case_digests": case_digests}
+    return scored, failures, {**described, "inputs": ()}
 
 
 def _preparations(network: Predictor | Ensemble) -> dict[str, Any]:
@@ -225,7 +236,8 @@ def _by_folders(settings: EvaluateSettings) -> tuple[list[tables.CaseScores], di
         "kits_ml": kits_ml.__version__,
         "code": runs.git_commit(),
     }
-    return scored, failures, {"facts": facts, "settings": settings.to_dict(), "load": load}
+    inputs = (*predicted.values(), *expected.values())
+    return scored, failures, {"facts": facts, "settings": settings.to_dict(), "load": load, "inputs": inputs}
 
 
 def select_unseen(
@@ -260,7 +272,3 @@ def _is_known_again(case: case_files.Case, seen_slices: Set[str]) -> bool:
         return bool(seen_slices) and patients.known_again(images.read_image(case.image_path).array, seen_slices)
     except InputError:
         return False  # scoring it says what is wrong with it
-
-
-def _prediction_path(output: Path, name: str) -> Path:
-    return output / "predictions" / f"{name}.nii.gz"

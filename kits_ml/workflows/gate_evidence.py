@@ -18,7 +18,7 @@ from kits_ml.evaluation.evidence import Evidence, write_evaluation_json
 from kits_ml.evaluation.gate import Gathered
 from kits_ml.inference.predictor import Predictor, read_description
 from kits_ml.tracking import addresses, champions
-from kits_ml.tracking.evidence import evidence_tag, find_evidence
+from kits_ml.tracking.evidence import evidence_tag, find_common_evidence, find_evidence
 from kits_ml.workflows.evaluate import score_model, select_unseen
 from kits_ml.workflows.segmenters import Segmenter, as_stored
 
@@ -42,8 +42,8 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
         parent = description.get("init_from")
         if "seen_cases" not in description or (parent and not parent["seen_cases_known"]):
             unknown.append(f"{who}: does not say which cases it was trained on, so no case is known to be new to it")
-    own = find_evidence(challenger)
-    theirs = find_evidence(champion, digest=own.digest) if champion and own else None
+    common = find_common_evidence(challenger, champion) if champion else None
+    own, theirs = common or (find_evidence(challenger), None)
     if settings.data is not None and (own is None or (champion and theirs is None)):
         try:
             own, theirs = _score_missing(settings, versions=versions, own=own)
@@ -71,10 +71,12 @@ def _score_missing(
             cases = select_unseen(cases, predictors[who])
             if len(cases) < before:
                 log.info("left out %d cases that the %s has seen", before - len(cases), who)
-    found = {who: _score(as_stored(one), cases, who, versions[who]) for who, one in predictors.items()}
-    if own is not None:
+    found = {who: _score(as_stored(one), cases, f"score the {who}") for who, one in predictors.items()}
+    if own is not None and set(cases) < set(own.case_digests):
         found["challenger"] = own.only(cases)
-    return found["challenger"], found.get("champion")
+    for who, evidence in found.items():
+        _keep(evidence, who, versions[who])
+    return found.get("challenger", own), found.get("champion")
 
 
 def _same_cases(cases: Mapping[str, case_files.Case], own: Evidence, *, folder: str) -> dict[str, case_files.Case]:
@@ -89,19 +91,22 @@ def _same_cases(cases: Mapping[str, case_files.Case], own: Evidence, *, folder: 
     return {name: by_digest[digest] for name, digest in sorted(own.case_digests.items())}
 
 
-def _score(segmenter: Segmenter, cases: Mapping[str, case_files.Case], who: str, version: ModelVersion) -> Evidence:
+def _score(segmenter: Segmenter, cases: Mapping[str, case_files.Case], description: str) -> Evidence:
     with tempfile.TemporaryDirectory() as place:
-        scored, failures = score_model(segmenter, cases, output=Path(place), description=f"score the {who}")
+        scored, failures = score_model(segmenter, cases, output=Path(place), description=description)
         if failures:
             raise CasesFailedError(failures, len(cases))
-    evidence = Evidence(cases=tuple(scored), case_digests={name: case.digest() for name, case in cases.items()})
+    return Evidence(cases=tuple(scored), case_digests={name: case.digest() for name, case in cases.items()})
+
+
+def _keep(evidence: Evidence, who: str, version: ModelVersion) -> None:
+    """Logs scores to the active run, and tells the version where they are."""
     with tempfile.TemporaryDirectory() as place:
         tables.write_scores(Path(place) / tables.SCORES_CSV, evidence.cases)
         write_evaluation_json(Path(place), evidence.case_digests)
         mlflow.log_artifacts(place, who)
     tag = evidence_tag(evidence, run_id=mlflow.active_run().info.run_id, folder=who)
     champions.tag_version(version.name, str(version.version), tag)
-    return evidence
 
 
 def _uri(version: ModelVersion) -> str:

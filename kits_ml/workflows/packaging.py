@@ -87,7 +87,7 @@ def write_folder(
         onnx=_export(predictor, folder, settings),
         commit=runs.git_commit(),
     )
-    (folder / model_card.CARD_FILE).write_text(model_card.render(card), encoding="utf-8")
+    model_card.write(card, folder)
     return card
 
 

@@ -8,51 +8,26 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kits_ml import files
-from kits_ml.config import PredictSettings
-from kits_ml.data import images, volumes
-from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.config import PredictSettings, QualitySettings
+from kits_ml.data import images, scans, volumes
+from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
-from kits_ml.inference.quality import assess
+from kits_ml.inference.provenance import Provenance
+from kits_ml.inference.quality import QualityReport, assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
+from kits_ml.workflows.outputs import Outputs, appearing_together, check_absent, outputs_of
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 log = logging.getLogger(__name__)
-
-#: What the name of each output ends in.
-SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "output": volumes.NIFTI_SUFFIXES,
-    "overlay": (".png", ".PNG"),
-    "probabilities": volumes.NIFTI_SUFFIXES,
-    "report": (".json",),
-    "page": (".html",),
-    "dicom_seg": (".dcm",),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The files of one scan; None for what is not asked for. See `PredictSettings`."""
-
-    output: Path
-    overlay: Path | None = None
-    probabilities: Path | None = None
-    report: Path | None = None
-    page: Path | None = None
-    dicom_seg: Path | None = None
-
-    def paths(self) -> dict[str, Path]:
-        """Those that are asked for, by what they are."""
-        return {name: path for name, path in vars(self).items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +51,8 @@ def predict(settings: PredictSettings) -> Predicted:
     """Segments one scan.
 
     Raises:
-        InputError: a scan that cannot be used, an unknown model, an output that exists or is not as it was written.
+        InputError: a scan that cannot be used, or whose headers allow no DICOM SEG where one is wanted, an unknown
+            model, an output that exists or is not as it was written.
     """
     outputs = outputs_of(settings)
     if not settings.overwrite:
@@ -84,35 +60,10 @@ def predict(settings: PredictSettings) -> Predicted:
     image = read_scan(Path(settings.image))  # before the model, which may be far away
     if outputs.dicom_seg and not image.slice_paths:
         raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
-    return predict_scan(load_segmenter(settings.model, settings), image, outputs, progress="segment")
-
-
-def outputs_of(settings: PredictSettings) -> Outputs:
-    """The files that the settings ask for.
-
-    Raises:
-        InputError: a name with another ending, or one for two of them.
-    """
-    given = {name: getattr(settings, name) for name in SUFFIXES if getattr(settings, name) is not None}
-    for name, value in given.items():
-        check_suffix(name, value)
-    paths = {name: Path(value) for name, value in given.items()}
-    if len(set(paths.values())) < len(paths):
-        raise InputError(f"{', '.join(paths)}: found {', '.join(given.values())}, expected a name for each")
-    return Outputs(**paths)
-
-
-def check_suffix(name: str, value: str) -> None:
-    """Raises an `InputError` where an output's name ends in something else than its kind's."""
-    if not value.endswith(SUFFIXES[name]):
-        raise InputError(f"{value}: expected a name for {name} that ends in {' or '.join(SUFFIXES[name])}")
-
-
-def check_absent(outputs: Outputs) -> None:
-    """Raises an `InputError` where an output is there already."""
-    for path in outputs.paths().values():
-        if path.exists():
-            raise InputError(f"{path}: exists; expected a new name, or --overwrite true")
+    if outputs.dicom_seg:
+        check_source(image)
+    segmenter = load_segmenter(settings.model, settings)
+    return predict_scan(segmenter, image, outputs, quality=settings.select(QualitySettings), progress="segment")
 
 
 def read_scan(path: Path) -> volumes.Volume:
@@ -128,20 +79,40 @@ def read_scan(path: Path) -> volumes.Volume:
 
 
 def predict_scan(
-    segmenter: Segmenter, image: volumes.Volume, outputs: Outputs, *, progress: str | None = None
+    segmenter: Segmenter,
+    image: volumes.Volume,
+    outputs: Outputs,
+    *,
+    quality: QualitySettings | None = None,
+    progress: str | None = None,
 ) -> Predicted:
-    """Segments a scan and writes what is asked for; the label map, which is verified, last.
+    """Segments a scan and writes what is asked for, all of it or, after an error, nothing.
 
     Args:
         segmenter: what segments.
         image: the scan.
         outputs: the files to write; those that are there are replaced.
+        quality: limits of the report; the defaults where none are given.
         progress: what the progress bar over the slices says; without, there is none.
 
     Raises:
         InputError: a scan that cannot be used, or a label map that is not as it was written.
     """
     started = time.monotonic()
+    with appearing_together(outputs) as hidden:
+        volumes_ml, flags = _predict_into(hidden, segmenter, image, quality=quality, progress=progress)
+    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+
+
+def _predict_into(
+    outputs: Outputs,
+    segmenter: Segmenter,
+    image: volumes.Volume,
+    *,
+    quality: QualitySettings | None,
+    progress: str | None,
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Writes the outputs; gives the regions' volumes in millilitres and the flags' names."""
     meter = UncertaintyMeter(image.array.shape) if outputs.report or outputs.page else None
     with _packed(outputs, image) as packed:
         try:
@@ -155,16 +126,35 @@ def predict_scan(
     volumes_ml = region_volumes_ml(label_map, image.spacing_mm)
     if outputs.overlay:
         _write_overlay(outputs.overlay, image, label_map, volumes_ml)
+    provenance = _provenance(segmenter, image)
     flags = ()
     if meter is not None:
-        flags = _write_quality(
-            outputs, image, label_map, meter, training=segmenter.network.description.get("training")
+        report = assess(
+            image.array,
+            label_map,
+            spacing_mm=image.spacing_mm,
+            uncertainty=meter,
+            training=segmenter.network.description.get("training"),
+            settings=quality,
+            provenance=provenance,
         )
+        _write_quality(outputs, report, image, label_map, entropy=meter.entropy)
+        flags = tuple(flag.name for flag in report.flags)
     if outputs.dicom_seg:
-        name = str(segmenter.network.description.get("architecture") or "network")
-        write_dicom_seg(outputs.dicom_seg, label_map, image, algorithm_name=f"kits_ml {name}")
+        write_dicom_seg(
+            outputs.dicom_seg,
+            label_map,
+            image,
+            algorithm_name=provenance.algorithm_name,
+            algorithm_version=provenance.algorithm_version,
+        )
     write_verified(outputs.output, label_map, image.geometry)
-    return Predicted(outputs=outputs, volumes_ml=volumes_ml, seconds=time.monotonic() - started, flags=flags)
+    return volumes_ml, flags
+
+
+def _provenance(segmenter: Segmenter, image: volumes.Volume) -> Provenance:
+    scan = scans.name_of(image.path)
+    return segmenter.provenance(scan=scan, note=image.note.replace(str(image.path), scan))
 
 
 def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[PackedProbabilities | None]:
@@ -175,15 +165,9 @@ def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[P
 
 
 def _write_quality(
-    outputs: Outputs,
-    image: volumes.Volume,
-    label_map: np.ndarray,
-    meter: UncertaintyMeter,
-    *,
-    training: Mapping[str, Any] | None,
-) -> tuple[str, ...]:
-    """Writes report and page, those that are asked for; gives the names of the flags."""
-    report = assess(image.array, label_map, spacing_mm=image.spacing_mm, uncertainty=meter, training=training)
+    outputs: Outputs, report: QualityReport, image: volumes.Volume, label_map: np.ndarray, *, entropy: np.ndarray
+) -> None:
+    """Writes report and page, those that are asked for, and says what flags there are."""
     for flag in report.flags:
         log.info("%s: %s", image.path, flag.reason)
     if outputs.report:
@@ -196,11 +180,9 @@ def _write_quality(
             image.array,
             label_map,
             affine=image.geometry.house_affine,
-            title=image.path.name,
-            entropy=meter.entropy,
+            entropy=entropy,
         )
         files.write_bytes(outputs.page, page.encode())
-    return tuple(flag.name for flag in report.flags)
 
 
 def _write_overlay(path: Path, image: volumes.Volume, label_map: np.ndarray, volumes_ml: Mapping[str, float]) -> None:

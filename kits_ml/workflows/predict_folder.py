@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +17,22 @@ from tqdm import tqdm
 
 import kits_ml
 from kits_ml import files, runtime
-from kits_ml.config import PredictSettings
+from kits_ml.config import PredictSettings, QualitySettings
 from kits_ml.data import scans, volumes
+from kits_ml.data.dicom_seg import check_source
 from kits_ml.errors import InputError, first_line
 from kits_ml.labels import REGIONS
-from kits_ml.workflows.predict import SUFFIXES, check_suffix, predict_scan, read_scan
+from kits_ml.workflows.outputs import SUFFIXES, Outputs, check_suffix, is_disk_full
+from kits_ml.workflows.predict import Predicted, predict_scan, read_scan
 from kits_ml.workflows.scan_jobs import ScanJob
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
+log = logging.getLogger(__name__)
+
 PREDICTIONS_CSV = "predictions.csv"
 
-#: Of `predictions.csv`. A scan that failed has a message and nothing else; flags are there with a report or a page.
+#: Of `predictions.csv`. A scan that failed has a message and nothing else; one that got all but its DICOM SEG has a
+#: message too. Flags are there with a report or a page.
 COLUMNS = ("name", "image", *(f"{region}_ml" for region in REGIONS), "flags", "seconds", "message")
 
 
@@ -36,7 +44,7 @@ class PredictedFolder:
         output: the folder with a label map a scan, and `predictions.csv`.
         rows: of that table, by the scan's name.
         num_kept: how many of them were there from before.
-        failures: messages by the scan's name.
+        failures: messages by the scan's name, also of those that got all but their DICOM SEG.
     """
 
     output: Path
@@ -53,11 +61,15 @@ def is_folder(settings: PredictSettings) -> bool:
 def predict_folder(settings: PredictSettings) -> PredictedFolder:
     """Segments each scan of a folder, see `scans.find_scans`.
 
+    A scan that cannot be segmented, for whatever reason, does not stop the rest; a disk that is full does, for none
+    of the rest would fare better.
+
     A scan whose outputs are there, made of the same file by the same models with the same settings, is not done
     again. Outputs of anything else are left alone and the scan counts as failed, unless `overwrite` is set.
 
     Raises:
         InputError: no scans, an unknown model, names of outputs that cannot be used.
+        OSError: the disk is full.
     """
     output, names = Path(settings.output), _names_of_outputs(settings)
     found = scans.find_scans(settings.image, leave_out=output)
@@ -68,40 +80,80 @@ def predict_folder(settings: PredictSettings) -> PredictedFolder:
     try:
         for scan in tqdm(found, desc="predict", unit="scan"):
             job = ScanJob(scan=scan, folder=output, names=names, made_by=made_by)
-            kept = job.finished()
-            num_kept += kept is not None
-            rows[scan.name] = kept or _attempt(job, segmenter, overwrite=settings.overwrite)
-    finally:  # Ctrl-C leaves a table of what is done
-        if rows:
-            files.write_csv(output / PREDICTIONS_CSV, rows.values(), list(COLUMNS))
+            rows[scan.name], is_kept = _attempt(job, segmenter, settings)
+            num_kept += is_kept
+    except BaseException as error:  # Ctrl-C and a full disk leave a table of what is done
+        if is_disk_full(error):
+            error.filename = error.filename or str(output)
+        with contextlib.suppress(OSError):
+            _write_table(output, rows)
+        raise
+    _write_table(output, rows)
     failures = {name: row["message"] for name, row in rows.items() if "message" in row}
     return PredictedFolder(output=output, rows=rows, num_kept=num_kept, failures=failures)
 
 
-def _attempt(job: ScanJob, segmenter: Segmenter, *, overwrite: bool) -> Mapping[str, Any]:
-    """Segments a scan; gives its row of the table."""
-    row = {"name": job.scan.name, "image": str(job.scan.path)}
+def _attempt(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> tuple[Mapping[str, Any], bool]:
+    """Segments a scan unless that is done; gives its row of the table, and whether it was there."""
+    scan = {"name": job.scan.name, "image": str(job.scan.path)}
     try:
-        job.begin(overwrite=overwrite)
-        predicted = predict_scan(segmenter, read_scan(job.scan.path), job.outputs)
+        if (kept := job.finished()) is not None:
+            return kept, True
+        predicted, missing = _predict(job, segmenter, settings)
+        row = scan | {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
+        row |= {"flags": " ".join(predicted.flags), "seconds": round(predicted.seconds, 1)}
+        if missing:
+            row["message"] = _say(job, missing)
+        job.finish(row)
+        return row, False
     except Exception as error:
-        message = _message(error)
-        if message is None:
+        if is_disk_full(error):
             raise
-        tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
-        return row | {"message": message}
-    row |= {f"{region}_ml": round(value, 3) for region, value in predicted.volumes_ml.items()}
-    row["flags"] = " ".join(predicted.flags)
-    row["seconds"] = round(predicted.seconds, 1)
-    job.finish(row)
-    return row
+        message = _message(error)
+    return scan | {"message": _say(job, message)}, False
 
 
-def _message(error: Exception) -> str | None:
-    """What is wrong with a scan, in one line; None where the fault is the program's."""
+def _predict(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> tuple[Predicted, str]:
+    """Segments a scan; says which of its outputs it cannot have. After an error all is as before."""
+    before = job.begin(overwrite=settings.overwrite)
+    try:
+        image = read_scan(job.scan.path)
+        outputs, missing = _possible(job.outputs, image)
+        return predict_scan(segmenter, image, outputs, quality=settings.select(QualitySettings)), missing
+    except BaseException:
+        job.withdraw(before)
+        raise
+
+
+def _possible(outputs: Outputs, image: volumes.Volume) -> tuple[Outputs, str]:
+    """The outputs that a scan can have, and why it cannot have the others; a series may allow no DICOM SEG."""
+    if outputs.dicom_seg:
+        try:
+            check_source(image)
+        except InputError as error:
+            return dataclasses.replace(outputs, dicom_seg=None), f"all but the DICOM SEG is there: {error}"
+    return outputs, ""
+
+
+def _say(job: ScanJob, message: str) -> str:
+    """Says what is wrong with a scan now, above the progress bar; it is said again at the end."""
+    tqdm.write(f"{job.scan.name}: {message}", file=sys.stderr)
+    return message
+
+
+def _message(error: Exception) -> str:
+    """What is wrong, in one line. Where the fault is the program's, the log says where."""
     if runtime.is_out_of_memory(error):
         return f"out of memory ({first_line(error)}); expected a smaller scan, fewer outputs or a smaller batch_size"
-    return " ".join(str(error).split()) if isinstance(error, InputError | OSError) else None
+    if isinstance(error, InputError | OSError):
+        return " ".join(str(error).split())
+    log.error("a fault of the program:", exc_info=error)
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _write_table(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    if rows:
+        files.write_csv(folder / PREDICTIONS_CSV, rows.values(), list(COLUMNS))
 
 
 def _names_of_outputs(settings: PredictSettings) -> dict[str, str]:
@@ -129,4 +181,6 @@ def _made_by(segmenter: Segmenter, settings: PredictSettings) -> str:
         "engine": settings.engine,
         "kits_ml": kits_ml.__version__,
     }
+    if settings.report or settings.page:
+        content["quality"] = settings.select(QualitySettings).to_dict()
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

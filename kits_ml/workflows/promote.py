@@ -32,18 +32,21 @@ class Promotion:
         decision: what the gate says.
         registered: the version as it stands now.
         run_id: the run that holds `gate/gate.json` and `gate/gate.md`.
-        aborted: why it did not become champion although it was to: the champion had changed meanwhile.
     """
 
     decision: Decision
     registered: registry.Registered
     run_id: str
-    aborted: str | None
 
     @property
     def promoted(self) -> bool:
         """Whether it is the champion now."""
-        return self.decision.promotes and self.aborted is None
+        return bool(self.decision.promoted)
+
+    @property
+    def aborted(self) -> str | None:
+        """Why it did not become champion although it was to: the champion had changed meanwhile."""
+        return self.decision.aborted
 
     @property
     def reason(self) -> str:
@@ -97,12 +100,17 @@ def pass_gate(settings: PromoteSettings, *, measure: Callable[..., CleanRun | st
         forced=settings.reason if settings.force else None,
     )
     _write(decision, measured)
-    aborted = _act(decision, standing, description=challenger.description) if decision.promotes else None
+    if decision.promotes:
+        decision = _act(decision, standing)
+        _write(decision, measured)
+    if decision.promoted and decision.outcome == "forced":
+        trace = f"Forced past the gate: {decision.forced}"
+        text = "\n\n".join(part for part in (challenger.description, trace) if part)
+        champions.tag_version(settings.model, number, {}, description=text)
     return Promotion(
         decision=decision,
         registered=registry.registered(settings.model, number),
         run_id=mlflow.active_run().info.run_id,
-        aborted=aborted,
     )
 
 
@@ -115,7 +123,7 @@ def _read(settings: PromoteSettings) -> tuple[Standing, ModelVersion]:
 
 
 def _write(decision: Decision, measured: gate_checks.Measured) -> None:
-    """Leaves the trace before anything is changed."""
+    """Leaves the trace: before anything is changed, lest a process that dies leaves none, and when it is done."""
     clean = measured.clean
     content = gate.to_dict(decision) | {
         "clean_process": clean if isinstance(clean, str) else dataclasses.asdict(clean)
@@ -129,15 +137,10 @@ def _write(decision: Decision, measured: gate_checks.Measured) -> None:
     champions.tag_version(decision.model, decision.challenger, gate_report.tags(decision) | about)
 
 
-def _act(decision: Decision, standing: Standing, *, description: str | None) -> str | None:
-    """Makes it the champion; gives the reason where the place was taken meanwhile."""
-    if decision.outcome == "forced":
-        trace = f"Forced past the gate: {decision.forced}"
-        text = "\n\n".join(part for part in (description, trace) if part)
-        champions.tag_version(decision.model, decision.challenger, {}, description=text)
+def _act(decision: Decision, standing: Standing) -> Decision:
+    """Makes it the champion, unless the place was taken meanwhile; gives the decision with what came of it."""
     try:
         champions.set_champion(decision.model, decision.challenger, expected=standing)
     except InputError as error:
-        champions.tag_version(decision.model, decision.challenger, {"gate": f"aborted: {error}"})
-        return str(error)
-    return None
+        return dataclasses.replace(decision, aborted=str(error))
+    return dataclasses.replace(decision, done=True)

@@ -12,12 +12,10 @@ import mlflow
 import numpy as np
 
 from kits_ml import figures
-from kits_ml.evaluation import aggregates, case_slices, evidence, report, selftest, summary, tables
+from kits_ml.evaluation import aggregates, case_slices, evidence, report, summary, tables
 from kits_ml.labels import REGIONS
 from kits_ml.scores import composite_dice
-
-BOX_PLOT_PNG = "dice.png"
-RANKS = ("worst", "median", "best")
+from kits_ml.workflows.evaluation_folder import BOX_PLOT_PNG, files_of, overlay_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class Evaluated:
     Attributes:
         cases: scores by case, in order of names.
         summary: see `summary.summarise_evaluation`.
-        output: the folder with the files of `files_of`; from `evaluate` also `selftest.csv`.
+        output: the folder with the files of `evaluation_folder.files_of`; from `evaluate` also `selftest.csv`.
     """
 
     cases: list[tables.CaseScores]
@@ -92,13 +90,6 @@ def write_evaluation(
     return Evaluated(cases=scored, summary=found, output=output)
 
 
-def files_of(output: Path) -> list[Path]:
-    """The files of an evaluation in its folder, those that are there; without the label maps."""
-    names = [tables.SCORES_CSV, evidence.EVALUATION_JSON, summary.CASES_CSV, aggregates.SUMMARY_JSON]
-    names += [selftest.SELFTEST_CSV, report.REPORT_HTML, BOX_PLOT_PNG, *(_overlay_name(rank) for rank in RANKS)]
-    return [output / name for name in names if (output / name).exists()]
-
-
 def log_evaluation(evaluated: Evaluated, *, part: str | None = None) -> None:
     """Logs the files and the means of an evaluation to the active MLflow run.
 
@@ -129,7 +120,7 @@ def chosen_cases(scored: Sequence[tables.CaseScores]) -> dict[str, tables.CaseSc
     """The cases to look at; of those that show something, if any do: an empty one left empty teaches nothing.
 
     Returns:
-        By `RANKS`; one case may stand under several.
+        By `evaluation_folder.RANKS`; one case may stand under several.
     """
     shown = [case for case in scored if any(scores.volume_true_ml for scores in case.regions.values())] or scored
     ordered = sorted(shown, key=lambda case: (-composite_dice(case.regions), case.case))
@@ -167,8 +158,4 @@ def _draw_overlay(shown: ShownCase, scores: tables.CaseScores, *, rank: str, out
         spacing_mm=shown.spacing_mm,
         title=f"{rank} case: {scores.case}\n{dice}",
     )
-    figures.save_figure(output / _overlay_name(rank), figure)
-
-
-def _overlay_name(rank: str) -> str:
-    return f"overlay_{rank}.png"
+    figures.save_figure(overlay_path(output, rank), figure)

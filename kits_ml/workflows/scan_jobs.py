@@ -12,7 +12,7 @@ from typing import Any
 from kits_ml import files
 from kits_ml.data import images, scans
 from kits_ml.errors import InputError
-from kits_ml.workflows.predict import Outputs
+from kits_ml.workflows.outputs import Outputs
 
 #: Below the folder of outputs; a file a scan.
 RECORDS = ".predictions"
@@ -55,19 +55,35 @@ class ScanJob:
             return None
         return record["row"]
 
-    def begin(self, *, overwrite: bool) -> None:
+    def begin(self, *, overwrite: bool) -> dict[str, Any]:
         """Records that the outputs belong to this scan from now on.
+
+        Returns:
+            What was recorded before, for `withdraw`.
 
         Raises:
             InputError: some are there already that are of something else, and may not be replaced.
         """
         there = [path for path in self.outputs.paths().values() if path.exists()]
-        if there and not overwrite and self._read().get("key") != self.key():
+        before = self._read()
+        if there and not overwrite and before.get("key") != self.key():
             raise InputError(
                 f"{there[0]}: exists, and is not of this scan with these models and settings; expected a new folder, "
                 "or --overwrite true"
             )
         files.write_json(self._path, {"key": self.key()})
+        return before
+
+    def withdraw(self, before: Mapping[str, Any]) -> None:
+        """Takes back what `begin` recorded, where nothing was written in the end: what is there is as it was.
+
+        Args:
+            before: what `begin` gave.
+        """
+        if before:
+            files.write_json(self._path, before)
+        else:
+            self._path.unlink(missing_ok=True)
 
     def finish(self, row: Mapping[str, Any]) -> None:
         """Records that all outputs are there."""

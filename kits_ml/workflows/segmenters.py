@@ -9,14 +9,17 @@ import numpy as np
 
 from kits_ml import runtime
 from kits_ml.config import InferenceSettings, PostprocessingSettings, SegmentationSettings
+from kits_ml.data import scans
 from kits_ml.data.images import read_image
 from kits_ml.data.partial import sha256_of
 from kits_ml.data.verification import write_verified
 from kits_ml.data.volumes import Volume
 from kits_ml.errors import InputError
 from kits_ml.inference import postprocessing
+from kits_ml.inference.engines import ONNX_FILE
 from kits_ml.inference.ensemble import Ensemble
 from kits_ml.inference.predictor import DESCRIPTION_FILE, MODEL_FILE, Predictor
+from kits_ml.inference.provenance import ModelSource, Provenance
 from kits_ml.inference.segmenting import Observer
 from kits_ml.labels import region_volumes_ml
 from kits_ml.tracking import addresses
@@ -56,11 +59,16 @@ class Segmenter:
         network: one network with its preparation, or several.
         postprocessing: what is done to each label map.
         folders: of the models, in the order of their addresses.
+        models: what they were when they were loaded, in that order.
+        engine, test_time_augmentation: how they are used.
     """
 
     network: Predictor | Ensemble
     postprocessing: PostprocessingSettings
     folders: tuple[Path, ...]
+    models: tuple[ModelSource, ...] = ()
+    engine: str = "keras"
+    test_time_augmentation: str = "none"
 
     def segment(
         self,
@@ -95,13 +103,29 @@ class Segmenter:
             raise InputError(f"{path}: {error}") from error
         return Segmentation(label_map=label_map, scan=scan)
 
+    def provenance(self, *, scan: str, note: str = "") -> Provenance:
+        """What reports say of a prediction.
+
+        Args:
+            scan: its name, see `scans.name_of`.
+            note: what was said of it when it was read.
+        """
+        return Provenance(
+            scan=scan,
+            models=self.models,
+            engine=self.engine,
+            test_time_augmentation=self.test_time_augmentation,
+            postprocessing=self.postprocessing.to_dict(),
+            note=note,
+        )
+
     def digests(self) -> list[str]:
-        """SHA-256 of each model's files, hexadecimal."""
-        return [sha256_of(folder / name) for folder in self.folders for name in (MODEL_FILE, DESCRIPTION_FILE)]
+        """SHA-256 of each model's files when they were loaded, hexadecimal."""
+        return [digest for one in self.models for digest in one.sha256.values()]
 
 
 def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
-    """Loads what an address names, and configures the process for it.
+    """Loads what an address names now, and configures the process for it.
 
     Args:
         model: addresses as for `addresses.local_folder`, divided by commas.
@@ -110,9 +134,29 @@ def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
     Raises:
         InputError: an unknown model, one that is there twice, models that do not go together.
     """
-    folders = addresses.local_folders(model)
+    pinned = [addresses.pinned(one) for one in addresses.split_addresses(model)]
+    folders = addresses.local_folders(",".join(pinned))  # one version under two names is found here
+    models = tuple(
+        _source(address, folder, engine=settings.engine) for address, folder in zip(pinned, folders, strict=True)
+    )
     network = load_network(folders, settings)
-    return Segmenter(network=network, postprocessing=choose_postprocessing(network, settings), folders=folders)
+    return Segmenter(
+        network=network,
+        postprocessing=choose_postprocessing(network, settings),
+        folders=folders,
+        models=models,
+        engine=settings.engine,
+        test_time_augmentation=settings.test_time_augmentation,
+    )
+
+
+def _source(address: str, folder: Path, *, engine: str) -> ModelSource:
+    """What there is to say of a model; where a folder lies is nobody's business."""
+    names = [MODEL_FILE, DESCRIPTION_FILE, *([ONNX_FILE] if engine != "keras" else [])]
+    return ModelSource(
+        address=address if address.startswith(("models:/", "runs:/")) else scans.name_of(address),
+        sha256={name: sha256_of(folder / name) for name in names if (folder / name).is_file()},
+    )
 
 
 def load_network(folders: tuple[Path, ...], settings: InferenceSettings) -> Predictor | Ensemble:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import keras
 import yaml
 
 from kits_ml.config import SelftestSettings
 from kits_ml.errors import InputError
 from kits_ml.evaluation.selftest import Row, run_selftest
 from kits_ml.evaluation.subjects import keras_subject, metrics_in_use
-from kits_ml.labels import NUM_CLASSES
+from kits_ml.training.imported_metrics import load_metric
 
 
 def selftest(settings: SelftestSettings) -> list[Row]:
@@ -39,48 +34,6 @@ def selftest(settings: SelftestSettings) -> list[Row]:
         per_case=settings.pooling == "per_case",
     )
     return run_selftest([subject])
-
-
-def load_metric(path: str, arguments: Mapping[str, Any]) -> keras.metrics.Metric:
-    """A Keras metric by its import path.
-
-    Args:
-        path: `package.module:Name` of a metric's class, of an instance, or of a function of labels and probabilities
-            (averaged over what it returns, as `Model.compile` does). Modules in the working directory are found.
-        arguments: of the class. `num_classes` is 3 where it is asked for and not given.
-
-    Raises:
-        InputError: no such thing, or it cannot be made.
-    """
-    found = _import(path)
-    if isinstance(found, keras.metrics.Metric) and not arguments:
-        return found
-    try:
-        if inspect.isclass(found) and issubclass(found, keras.metrics.Metric):
-            if "num_classes" in inspect.signature(found).parameters:
-                arguments = {"num_classes": NUM_CLASSES, **arguments}
-            return found(**arguments)
-        if inspect.isfunction(found):
-            return keras.metrics.MeanMetricWrapper(found, **arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: cannot be made ({error}); give --arguments") from error
-    raise InputError(f"{path}: found {found!r}, expected a class of Keras metric, an instance or a function")
-
-
-def _import(path: str) -> Any:
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise InputError(f"metric: found {path!r}, expected an import path such as 'keras.metrics:MeanIoU'")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be imported ({error})") from error
-    return found
 
 
 def _arguments(text: str | None) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.tracking import addresses
 from kits_ml.training import warm_start
+from kits_ml.training.as_reported import make_as_reported
 from kits_ml.training.devices import check_devices
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows.prepare import Prepared
@@ -25,7 +26,7 @@ def new_model(settings: TrainSettings) -> keras.Model:
     Lets go of what Keras keeps of earlier models: there may be many trainings in one process.
 
     Raises:
-        InputError: what the devices cannot do.
+        InputError: what the devices cannot do, or a metric as reported that cannot be computed.
     """
     runtime.free_memory()  # forgets the precision too: comes first
     runtime.configure(
@@ -37,7 +38,9 @@ def new_model(settings: TrainSettings) -> keras.Model:
     check_devices(settings, num_devices=runtime.num_devices())
     runtime.seed_everything(settings.seed)
     with runtime.device_scope():
-        return models.build(settings)
+        model = models.build(settings)
+    make_as_reported(settings)  # after the network: what is tried has layers too, and names are numbered
+    return model
 
 
 def start_from(model: keras.Model, settings: TrainSettings) -> Parent | None:

@@ -19,7 +19,7 @@ from kits_ml import figures, models, runtime
 from kits_ml.config import ArchitectureSettings, PromoteSettings, TrainSettings
 from kits_ml.data import training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
-from kits_ml.evaluation import selftest, subjects, tables
+from kits_ml.evaluation import tables
 from kits_ml.evaluation.evidence import digest_of
 from kits_ml.inference.predictor import Predictor
 from kits_ml.models import cost
@@ -37,6 +37,7 @@ from kits_ml.workflows.promote import Promotion, pass_gate
 from kits_ml.workflows.report import Evaluated, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
 from kits_ml.workflows.select import measure_cases
+from kits_ml.workflows.training_metrics import check_metrics
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _train(
 ) -> Trained:
     run_id = active.info.run_id
     runs.log_settings(settings)
-    _check_metrics(settings)
+    check_metrics(settings)
     prepared = prepare(settings)
     if stopped:
         stopped.check_data(prepared)
@@ -185,20 +186,6 @@ def _with_best_weights(
         f"{error}. The best weights until then, of epoch {error.fitted.best_epoch + 1} with val_foreground_iou "
         f"{error.fitted.best_score:.3f}, are kept: runs:/{run_id}/{BEST_WEIGHTS}, for --init_from or --model"
     )
-
-
-def _check_metrics(settings: TrainSettings) -> None:
-    """Stops a run whose numbers could not be believed; the report's own metric is only shown to misread."""
-    rows = selftest.readings(subjects.metrics_in_use())
-    reported = selftest.readings([subjects.as_reported_subject()] if settings.as_reported else [])
-    mlflow.log_text(selftest.to_csv([*rows, *reported]), selftest.SELFTEST_CSV)
-    selftest.stop_on_misreading(rows)
-    wrong = selftest.misread(reported)
-    if wrong:
-        log.warning(
-            "logged as reported, not to be believed: %d of %d known predictions misread\n%s",
-            *(len(wrong), len(reported), selftest.table(wrong)),
-        )
 
 
 def _log_data(prepared: Prepared) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import kits_ml
 from kits_ml.data import dicom, images, volumes
-from kits_ml.data.dicom_seg import write_dicom_seg
+from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.errors import InputError
 from tests.data.dicom_series import ACQUISITIONS, write_series
 
@@ -98,6 +98,16 @@ def test_segments_say_what_they_are(tmp_path):
     assert kidney.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == kits_ml.__version__
 
 
+def test_any_model_s_name_fits(tmp_path):
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
+    names = {"algorithm_name": "größe\\2\t", "algorithm_version": 70 * "3"}
+    write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), source, **names)
+    algorithm = (
+        pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    )
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("gr??e?2?", 64 * "3")
+
+
 def test_slices_without_a_label_have_no_frame(tmp_path):
     source = images.read_image(write_series(tmp_path / "ct", change=_identify))
     label_map = np.zeros(SHAPE, np.uint8)
@@ -132,6 +142,21 @@ def test_headers_that_lack_what_may_be_empty(tmp_path):
     assert not pydicom.dcmread(tmp_path / "seg.dcm").PatientID
 
 
+def test_the_source_is_checked_beforehand_for_all_that_writing_asks(tmp_path, caplog):
+    source = images.read_image(write_series(tmp_path / "ct", change=_identify))
+    check_source(source)
+    assert caplog.text == ""
+
+    def of_two_patients(ds, index):
+        _identify(ds, index)
+        ds.FrameOfReferenceUID = f"1.2.8.{index}"  # there, but not the same: highdicom refuses it
+
+    mixed = images.read_image(write_series(tmp_path / "mixed", change=of_two_patients))
+    for check in (check_source, lambda one: write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), one)):
+        with pytest.raises(InputError, match="no DICOM SEG can refer to it"):
+            check(mixed)
+
+
 def test_what_a_segmentation_cannot_refer_to(tmp_path):
     def lost(ds, index):
         ds.StudyInstanceUID = "1.2.9"
@@ -139,6 +164,8 @@ def test_what_a_segmentation_cannot_refer_to(tmp_path):
     source = images.read_image(write_series(tmp_path / "ct", change=lost))
     with pytest.raises(InputError, match="no FrameOfReferenceUID, expected one so that a DICOM SEG can refer"):
         write_dicom_seg(tmp_path / "seg.dcm", _label_map(SHAPE), source)
+    with pytest.raises(InputError, match="no FrameOfReferenceUID, expected one so that a DICOM SEG can refer"):
+        check_source(source)
     with pytest.raises(InputError, match=r"label map of shape \(1, 5, 6\), expected the source's \(4, 5, 6\)"):
         write_dicom_seg(tmp_path / "seg.dcm", np.zeros((1, 5, 6), np.uint8), source)
     geometry = volumes.kits_geometry(SHAPE, (3, 1, 1))

@@ -82,8 +82,15 @@ def test_a_shifted_grid_is_another_grid(predictions, references):
 
 
 def test_the_spacing_is_the_references(predictions, references):
-    found = folders.score_folders(predictions, references)[0][1].regions["kidney"]
-    assert found.hd95_mm == pytest.approx(0.7, abs=1e-6)  # one column less
+    """The prediction's is another one, by as much as passes for the same grid: 10 um at the last voxel."""
+    other = volumes.kits_geometry((4, 6, 5), (3.0 + 0.009 / 3, 0.7 + 0.009 / 5, 0.7 + 0.009 / 4))
+    volumes.write_label_map(predictions / "case_00001" / "segmentation.nii.gz", _label_map(2), other)
+    scored, failures = folders.score_folders(predictions, references)
+    assert not failures
+    found = scored[1].regions["kidney"]
+    assert found.hd95_mm == pytest.approx(0.7, abs=1e-6)  # one column less; the prediction's columns: 0.70225
+    assert found.volume_pred_ml == pytest.approx(12 * 3 * 0.7 * 0.7 / 1000, rel=1e-6)
+    assert scored[1].slice_spacing_mm == pytest.approx(3.0, abs=1e-6)
 
 
 def test_folders_without_label_maps(tmp_path, references):

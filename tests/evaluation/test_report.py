@@ -5,6 +5,7 @@ The browser is Debian's `chromium` with `chromium-driver` (`make browser` instal
 
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -93,6 +94,75 @@ def test_it_says_what_was_found_and_of_what(page):
         assert said in text, said
     rows = re.findall(r'scope="row" class="text">(case_\d+|a case)', page.read_text(encoding="utf-8"))
     assert rows == ["case_00007", "case_00003", "a case"]  # the worst first
+
+
+CHARTS = {
+    "Dice of every case, by region": "distributions",
+    "surface Dice of every case, by region": "distributions",
+    "HD95 of every case, by region": "distributions",
+    "tumour Dice of every case with a tumour against the tumour's true volume": "volumes",
+    "Bland-Altman plot of kidney volumes": "volumes",
+    "Bland-Altman plot of tumour volumes": "volumes",
+    "reliability of the probability of background": "calibration",
+    "reliability of the probability of kidney": "calibration",
+    "reliability of the probability of tumour": "calibration",
+}
+
+
+@pytest.fixture(scope="module")
+def charts(page) -> dict[str, tuple[str, ElementTree.Element]]:
+    """The section that each chart stands in, and the chart, by what it says it shows."""
+    found = {}
+    for section in re.findall(r"<section .*?</section>", page.read_text(encoding="utf-8"), re.DOTALL):
+        name = re.match(r'<section id="([^"]+)"', section).group(1)
+        for svg in re.findall(r'<svg class="chart".*?</svg>', section, re.DOTALL):
+            chart = ElementTree.fromstring(svg)
+            found[chart.get("aria-label")] = (name, chart)
+    return found
+
+
+def _marks(chart: ElementTree.Element, kind: str) -> list[str]:
+    """What the marks of a kind say under the pointer."""
+    return [one.findtext(".//title") for one in chart.iter("g") if one.get("class", "").split()[:1] == [kind]]
+
+
+def test_every_chart_stands_in_its_section(page, charts):
+    assert {label: section for label, (section, _) in charts.items()} == CHARTS
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r'<section id="([^"]+)"><h2>([^<]+)</h2>', text)
+    expected = {"distributions": "Every case", "volumes": "Volumes", "cases-seen": "Worst, median and best case"}
+    assert expected.items() <= dict(headings).items()
+    assert {f"#{name}" for name, _ in headings} <= set(
+        re.findall(r'href="([^"]+)"', page.read_text(encoding="utf-8"))
+    )
+
+
+def test_a_box_a_region_and_a_point_a_case(charts, evaluated):
+    cases = [case for case, _ in evaluated]
+    for score, name in (("dice", "Dice"), ("surface_dice", "surface Dice"), ("hd95_mm", "HD95")):
+        _, chart = charts[f"{name} of every case, by region"]
+        assert [text.split(":")[0] for text in _marks(chart, "box")] == ["kidney", "tumour"]
+        expected = [
+            f"{case.case}: {getattr(case.regions[region], score):.3g}"
+            for region in ("kidney", "tumour")
+            for case in cases
+        ]
+        assert _marks(chart, "mark") == expected
+
+
+def test_tumour_dice_against_volume_and_the_differences_of_volumes(charts, evaluated):
+    cases = [case for case, _ in evaluated]
+    _, chart = charts["tumour Dice of every case with a tumour against the tumour's true volume"]
+    tumours = {case.case: case.regions["tumour"] for case in cases}
+    expected = [f"{case}: {one.volume_true_ml:.3g}, {one.dice:.3g}" for case, one in tumours.items()]
+    assert _marks(chart, "mark") == expected
+    assert "true tumour volume, ml" in [text.text for text in chart.iter("text")]
+    for region in ("kidney", "tumour"):
+        _, chart = charts[f"Bland-Altman plot of {region} volumes"]
+        found = _marks(chart, "mark")
+        for case, text in zip(cases, found, strict=True):
+            assert text.startswith(f"{case.case}: mean "), text
+            assert text.endswith(f"difference {case.regions[region].volume_error_ml:+.3g} ml")
 
 
 def test_it_needs_nothing_beside_it(page):

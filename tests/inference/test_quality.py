@@ -10,6 +10,7 @@ from kits_ml.config import QualitySettings
 from kits_ml.data import training_range
 from kits_ml.errors import InputError
 from kits_ml.inference import flags
+from kits_ml.inference.provenance import ModelSource, Provenance
 from kits_ml.inference.quality import QualityReport, assess
 from kits_ml.inference.uncertainty import UncertaintyMeter
 
@@ -277,13 +278,23 @@ def test_the_report_survives_json():
     label_map[20, 20, 30] = 1
     meter = UncertaintyMeter(SHAPE)
     meter.add_variance(0, (slice(0, 4), slice(0, 4)), np.full((3, 4, 4), 0.01))
-    report = _assess(image, label_map, uncertainty=meter, training={"spacing_mm": TRAINING["spacing_mm"]})
+    provenance = Provenance(
+        scan="a.nii.gz",
+        models=(ModelSource(address="models:/net/3", sha256={"model.keras": "00"}),),
+        engine="keras",
+        test_time_augmentation="none",
+        postprocessing={"tumour_contact_mm": None},
+    )
+    training = {"spacing_mm": TRAINING["spacing_mm"]}
+    report = _assess(image, label_map, uncertainty=meter, training=training, provenance=provenance)
     values = report.to_dict()
     again = QualityReport.from_dict(json.loads(json.dumps(values, allow_nan=False)))
     assert again.to_dict() == values
     assert again.flags == report.flags
     assert again.unchecked == report.unchecked
     assert report.unchecked[0].name == values["unchecked"][0]["name"] == "hu_outside_training"
+    assert again.provenance == provenance
+    assert QualitySettings.from_mapping(values["limits"]) == QualitySettings()
     assert again.kidneys[0].side == "right"
     assert again.fragments == report.fragments
     assert "not a medical device" in values["notice"]
@@ -296,7 +307,7 @@ def test_an_empty_report_survives_json():
     assert values["kidney_hu"] is None
     assert values["doubt"]["kidney"] == {"confidence": None, "entropy": None}
     assert QualityReport.from_dict(values) == report
-    with pytest.raises(InputError, match="found format 99, expected 1"):
+    with pytest.raises(InputError, match="found format 99, expected 2"):
         QualityReport.from_dict({**values, "format": 99})
 
 

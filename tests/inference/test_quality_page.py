@@ -9,6 +9,7 @@ from PIL import Image
 
 from kits_ml import labels
 from kits_ml.data import volumes
+from kits_ml.inference.provenance import ModelSource, Provenance
 from kits_ml.inference.quality import assess
 from kits_ml.inference.quality_page import render_page
 from kits_ml.inference.uncertainty import UncertaintyMeter
@@ -33,10 +34,23 @@ def _scan() -> tuple[np.ndarray, np.ndarray, UncertaintyMeter]:
     return image, label_map, meter
 
 
-def _render(image, label_map, meter, *, title="scan <7> & co") -> str:
-    report = assess(image, label_map, spacing_mm=SPACING_MM, uncertainty=meter, training=TRAINING)
+PROVENANCE = Provenance(
+    scan="scan <7> & co.nii.gz",
+    models=(ModelSource(address="models:/kits-<unet>/3", sha256={"model.keras": "0123456789abcdef"}),),
+    engine="openvino",
+    test_time_augmentation="flip_left_right",
+    postprocessing={"keep_largest_kidneys": 2, "tumour_contact_mm": None, "minimum_kidney_ml": 20.0},
+    note="scan <7> & co.nii.gz: left out 1 SEG",
+    kits_ml="9.9",
+)
+
+
+def _render(image, label_map, meter, *, provenance=PROVENANCE) -> str:
+    report = assess(
+        image, label_map, spacing_mm=SPACING_MM, uncertainty=meter, training=TRAINING, provenance=provenance
+    )
     affine = volumes.kits_geometry(SHAPE, SPACING_MM).house_affine
-    return render_page(report, image, label_map, affine=affine, title=title, entropy=meter and meter.entropy)
+    return render_page(report, image, label_map, affine=affine, entropy=meter and meter.entropy)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +74,8 @@ def test_it_says_what_the_report_says(html):
     text = " ".join(_text(html).split())
     # 10 x 12 x 12 voxels of 80 mm3 each and 6 x 8 x 4 of the tumour outside: 2 x 115.2 + 15.4 ml; all of it: 30.7 ml
     for said in (
-        *("scan &lt;7&gt; &amp; co", "not a medical device", "20 x 60 x 80 voxels", "of 5 x 4 x 4 mm"),
+        *("scan &lt;7&gt; &amp; co.nii.gz segmented by kits-&lt;unet&gt; 3", "not a medical device"),
+        *("20 x 60 x 80 voxels", "of 5 x 4 x 4 mm"),
         "Found 2 kidneys and 1 tumour: 246 ml of kidney, 30.7 ml of it tumour; 3 flags.",
         "The rows are 4.00 mm apart, but the model was trained on 0.60 to 1.00 mm in its 7 training cases.",
         # the tumour's entropy is 200 / 255
@@ -69,6 +84,22 @@ def test_it_says_what_the_report_says(html):
     ):
         assert said in text, said
     assert text.index("3 flags") < text.index("The slices are 5.00 mm apart") < text.index("right 115")
+
+
+def test_it_says_where_it_comes_from(html):
+    text = " ".join(_text(html).split())
+    told = text[text.index("Where this comes from") :]
+    for said in (
+        "scan scan &lt;7&gt; &amp; co.nii.gz model models:/kits-&lt;unet&gt;/3; SHA-256 of model.keras 0123456789abc",
+        "engine openvino test-time augmentation flip_left_right",
+        "post-processing keep_largest_kidneys 2, tumour_contact_mm off, minimum_kidney_ml 20",
+        "flags are raised by fragment_kidney_ml 15,",
+        "lowest_kidney_ml 50, highest_kidney_ml 400, highest_tumour_ml 1500, lowest_kidney_confidence 0.8,",
+        "kits_ml 9.9",
+        "note scan &lt;7&gt; &amp; co.nii.gz: left out 1 SEG",
+    ):
+        assert said in told, said
+    assert "<title>scan &lt;7&gt; &amp; co.nii.gz segmented by kits-&lt;unet&gt; 3</title>" in html
 
 
 def test_it_needs_nothing_beside_it(html):
@@ -90,7 +121,7 @@ def test_what_is_not_known_is_left_out():
     assert "Not everything was checked. It is not known on what HU of whole scans the model was trained." in html
     assert "It is not known how sure the model was." in html
     report = assess(image, label_map, spacing_mm=SPACING_MM)  # no training data: nothing else speaks against it
-    html = render_page(report, image, label_map, affine=np.eye(4), title="scan")
+    html = render_page(report, image, label_map, affine=np.eye(4))
     assert "None of the rules that ran found anything that speaks against this prediction." in html
 
 

@@ -17,6 +17,7 @@ import uvicorn
 
 from kits_ml.config import ServeSettings
 from kits_ml.data import volumes
+from kits_ml.inference.provenance import ModelSource, Provenance
 from kits_ml.serving.answers import Reporting
 from kits_ml.serving.app import create_app
 from kits_ml.serving.champion import Champion, Model, version_name
@@ -29,10 +30,16 @@ class Bright:
 
     def __init__(self, *, above: int = 100):
         self.above = above
+        self.models = (ModelSource(address="models:/net/1", sha256={}),)
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.at_work = threading.Event()
         self.num_begun = 0
+
+    def provenance(self, *, scan, note):
+        return Provenance(
+            scan=scan, models=self.models, engine="none", test_time_augmentation="none", postprocessing={}, note=note
+        )
 
     def segment(self, image, *, spacing_mm, observe=None):
         label_map = (image > self.above).astype(np.uint8) + (image > self.above + 100)
@@ -67,15 +74,16 @@ class _Report:
         return self.content
 
 
-def _assess(image, label_map, *, spacing_mm, uncertainty, training):
+def _assess(image, label_map, *, spacing_mm, uncertainty, training, provenance):
     counts = [int((label_map == value).sum()) for value in range(3)]
-    return _Report({"counts": counts, "spacing_mm": list(spacing_mm), "training": training})
+    content = {"counts": counts, "spacing_mm": list(spacing_mm), "training": training}
+    return _Report(content | {"provenance": provenance.to_dict()})
 
 
-def _render_page(report, image, label_map, *, affine, title, entropy):
+def _render_page(report, image, label_map, *, affine, entropy):
     assert affine.shape == (4, 4)
     assert entropy.shape == image.shape == label_map.shape
-    return f"<!DOCTYPE html><title>{title}</title><p id=counts>{report.content['counts']}</p>"
+    return f"<!DOCTYPE html><title>test</title><p id=counts>{report.content['counts']}</p>"
 
 
 REPORTING = Reporting(meter=_Meter, assess=_assess, render_page=_render_page)

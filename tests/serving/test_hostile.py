@@ -365,3 +365,25 @@ def test_files_with_a_few_bytes_changed(shared, kind, changes, keep):
     answer = shared.post(bytes(body[: round(keep * len(body))]))
     assert answer.status_code in (200, 413, 415, 422), answer.text
     assert shared.files() == []
+
+
+_SLICES = series(2)
+_HEADER_BYTES = len(_SLICES["study/IM0"]) - 128 * 128 * 2  # pixels come last
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(sorted(_SLICES)),
+    changes=st.lists(st.tuples(st.integers(0, _HEADER_BYTES - 1), st.integers(0, 255)), max_size=8),
+    keep=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_slices_with_a_few_bytes_changed(shared, name, changes, keep):
+    """In a zip that is whole, so that it is the reader of DICOM that meets them."""
+    content = bytearray(_SLICES[name])
+    for at, value in changes:
+        content[at] = value
+    files = {**_SLICES, name: bytes(content[: round(keep * len(content))])}
+    answer = shared.post(zipped(files, compression=zipfile.ZIP_STORED))
+    assert answer.status_code in (200, 413, 422), answer.text
+    assert requests.get(f"{shared.url}health", timeout=5).status_code == 200
+    assert shared.files() == []

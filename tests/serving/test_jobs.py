@@ -67,6 +67,7 @@ def test_a_full_house_says_when_to_come_again(held, body):
         assert answer.json()["detail"] == "3 scans are here already, which is the most"
         assert int(answer.headers["Retry-After"]) >= 1
         assert requests.get(f"{held.url}health", timeout=5).status_code == 200
+        assert requests.get(f"{held.url}ready", timeout=5).status_code == 200  # it answers, if only with 429
         assert time.monotonic() - started < 5
         held.network.may_go_on.set()
         assert [one.result().status_code for one in waiting] == [200, 200, 200]

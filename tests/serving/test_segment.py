@@ -60,10 +60,25 @@ def test_the_client_chooses(served, tmp_path, how, media_type):
         report = answer.json()
         assert report["counts"] == counts
         assert report["spacing_mm"] == pytest.approx([3, 0.8, 0.7])
-        assert (report["model"], report["training"]) == ("net/1", {"num_cases": 3})
+        assert report["training"] == {"num_cases": 3}
     elif "html" in media_type:
         assert str(counts) in answer.text
         assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "scan_name"), [(None, ""), ("abdomen 1.nii.gz", "abdomen 1.nii.gz"), ("C:\\a\\b/\tc.nii", "c.nii")]
+)
+def test_the_report_says_what_it_is_of(served, tmp_path, name, scan_name):
+    answer = served.post(nifti(scan(), folder=tmp_path), params={"response": "report", "name": name})
+    provenance = answer.json()["provenance"]
+    assert (provenance["scan"], provenance["models"][0]["version"]) == (scan_name, "1")
+
+
+def test_a_name_that_is_none(served, tmp_path):
+    answer = served.post(nifti(scan(), folder=tmp_path), params={"name": 256 * "a"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("name: ")
 
 
 def test_all_of_it_comes_in_one_zip(served, tmp_path):
@@ -105,6 +120,8 @@ def test_a_zip_of_dicom_slices_is_answered_with_dicom_seg(served):
     assert answer.headers["Content-Type"] == "application/dicom"
     found = highdicom.seg.segread(io.BytesIO(answer.content))
     assert [one.SegmentLabel for one in found.SegmentSequence] == ["kidney", "tumour"]
+    algorithm = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("kits_ml net", "1")
     referenced = {
         one.ReferencedSOPInstanceUID for one in found.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     }
@@ -118,9 +135,11 @@ def test_dicom_seg_needs_slices_that_it_can_refer_to(served, tmp_path):
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("a NIfTI file, expected a zip of DICOM slices")
     body = zipped(series(FrameOfReferenceUID=None))
+    begun = served.network.num_begun
     answer = served.post(body, params={"response": "dicom_seg"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("upload/study/IM0: no FrameOfReferenceUID")
+    assert served.network.num_begun == begun  # nothing was segmented in vain
     with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
         assert "segmentation.dcm" not in archive.namelist()
 

@@ -9,10 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kits_ml.inference.quality import assess
-from kits_ml.inference.quality_page import render_page
-from kits_ml.inference.uncertainty import UncertaintyMeter
-from kits_ml.serving.answers import Reporting
+from kits_ml.config import ServeSettings
+from kits_ml.serving.server import reporting_of
 from tests.serving.conftest import nifti, scan, serving, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -95,7 +93,7 @@ def test_a_scan_goes_in_and_the_results_come_out(page, served, tmp_path):
 
 @pytest.mark.slow
 def test_the_real_report_starts_its_viewer_in_the_page(browser, temporary, tmp_path):
-    reporting = Reporting(meter=UncertaintyMeter, assess=assess, render_page=render_page)
+    reporting = reporting_of(ServeSettings())
     (tmp_path / "scan.nii.gz").write_bytes(nifti(scan((8, 60, 60)), folder=tmp_path))
     with serving(temporary, reporting=reporting) as served:
         browser.get(served.url)
@@ -104,7 +102,7 @@ def test_the_real_report_starts_its_viewer_in_the_page(browser, temporary, tmp_p
         wait_until(lambda: "done in" in _message(browser), seconds=120)
         browser.switch_to.frame("shown")
         wait_until(lambda: browser.find_elements("css selector", "#viewer[data-state=ready]"), seconds=120)
-        assert "Segmentation by net/1" in browser.find_element("tag name", "h1").text
+        assert "scan.nii.gz segmented by net 1" in browser.find_element("tag name", "h1").text
         browser.switch_to.default_content()
         assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
         answer = served.post(nifti(scan((8, 60, 60)), folder=tmp_path), params={"response": "report"})

@@ -70,6 +70,13 @@ def test_more_budget_is_the_same_study(make_spec, document):
         ({"space": {"loss": {"low": 1, "high": 2}}}, "s.yaml: space.loss: found a range for a setting that is no"),
         ({"space": {"test_fraction": [0.1]}}, "s.yaml: space.test_fraction: is the same for all trials"),
         ({"space": {}}, "s.yaml: space: unet has nothing to search"),
+        ({"space": {"as_reported_metrics": ["a:B"]}}, "s.yaml: space.as_reported_metrics: is the same for all"),
+        ({"base": {"as_reported_metrics": "a:B"}}, "s.yaml: base.as_reported_metrics: does not stand here"),
+        ({"objectives": ["as_reported/val_B"]}, "s.yaml: objectives: found ['as_reported/val_B'], expected a list"),
+        (
+            {"objectives": ["val_foreground_iou", "as_reported/val_B"]},
+            "s.yaml: objectives: unknown 'as_reported/val_B'",
+        ),
         ({"space": {"epochs": [1, 2]}}, "s.yaml: epochs: found under base and in the space of unet"),
         ({"space": {"deep_supervision": [True]}}, "s.yaml: space.deep_supervision: not for unet"),
         ({"base": {"epochs": 0}}, "s.yaml: base: epochs: found 0, expected at least 1"),

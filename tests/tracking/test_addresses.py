@@ -1,12 +1,14 @@
 """Addresses of models; those in a registry are tested where models are registered."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from kits_ml.errors import InputError
-from kits_ml.tracking.addresses import local_folder, pinned, split_addresses, version_of
+from kits_ml.tracking.addresses import local_folder, pinned, split_addresses
+from tests.tracking.registry_cases import add_version
 
 
 def test_several_addresses():
@@ -22,18 +24,29 @@ def test_a_folder(tmp_path):
     assert local_folder(str(tmp_path)) == tmp_path
     (tmp_path / "artifacts" / "model").mkdir(parents=True)
     assert local_folder(str(tmp_path)) == tmp_path / "artifacts" / "model"
-    assert (pinned(str(tmp_path)), version_of(str(tmp_path))) == (str(tmp_path), None)
+    assert pinned(str(tmp_path)) == str(tmp_path)
     with pytest.raises(InputError, match="gone: no such folder; expected models:/NAME@ALIAS"):
         local_folder("gone")
 
 
-def test_predicting_from_a_folder_starts_without_mlflow_and_matplotlib(tmp_path):
-    code = f"""
+HEAVY = """
 import sys
 import kits_ml.workflows.predict
 from kits_ml.tracking.addresses import local_folders
-local_folders({str(tmp_path)!r})
-print([name for name in ("matplotlib", "mlflow", "monai", "tensorflow", "torch") if name in sys.modules])
+(folder,) = local_folders({model!r})
+print(folder.name, [name for name in ("matplotlib", "mlflow", "monai", "tensorflow", "torch") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+
+
+def test_predicting_from_a_folder_starts_without_mlflow_and_matplotlib(tmp_path):
+    command = [sys.executable, "-c", HEAVY.format(model=str(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split(maxsplit=1) == [tmp_path.name, "[]\n"]
+
+
+def test_predicting_from_the_registry_starts_with_mlflow_and_nothing_else_that_is_heavy(client, tmp_path):
+    add_version(tmp_path)
+    command = [sys.executable, "-c", HEAVY.format(model="models:/kits-unet@challenger")]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.split(maxsplit=1) == ["model", "['mlflow']\n"], done.stderr

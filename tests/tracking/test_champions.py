@@ -4,6 +4,7 @@ import threading
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from kits_ml.errors import InputError
 from kits_ml.tracking import champions
@@ -38,6 +39,20 @@ def test_the_history_grows_and_rolls_back_step_by_step(client, versions):
         champions.roll_back(NAME)
     _promote("3")
     assert champions.read_standing(NAME).history == ("1", "3")
+
+
+def test_a_champion_whose_history_could_not_be_written_is_the_champion(client, versions, monkeypatch, caplog):
+    """To say that it was aborted would be false; what is missing is read off the alias."""
+    _promote("1")
+    with monkeypatch.context() as patch:
+
+        def fail(self, name, key, value):
+            raise MlflowException("no answer")
+
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_tag", fail)
+        _promote("2")
+    assert "model kits-unet: its history of champions was not written (no answer)" in caplog.text
+    assert champions.read_standing(NAME) == Standing(champion="2", history=("1", "2"))
 
 
 def test_without_a_champion_there_is_nothing_to_roll_back(versions):

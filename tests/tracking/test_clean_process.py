@@ -1,16 +1,21 @@
 """A clean process sees a model, its requirements, and nothing else."""
 
+import importlib
 import importlib.metadata
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nibabel.orientations import aff2axcodes
 
+from kits_ml.config import GateSettings
+from kits_ml.evaluation import gate_checks
 from kits_ml.tracking import clean_child, clean_process
+from tests.evaluation.gate_cases import clean_run, measured
 
 
 def test_requirements_bring_what_they_require_themselves():
@@ -90,6 +95,42 @@ def test_an_axis_that_is_flipped_shows():
     found = clean_child.differences(_Model("SAL"), image, affine, request)
     assert found["SAL"] > 0.1
     assert {codes for codes, one in found.items() if one} == {"SAL"}
+
+
+class _Waits:
+    """A model that needs no processor while it waits; but whoever asked waits too."""
+
+    def predict(self, image, params):
+        time.sleep(0.02 * len(image))
+        return np.zeros((3, *image.shape) if params.get("probabilities") else image.shape, np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of its own code
+def test_a_model_that_waits_is_too_slow(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mlflow.pyfunc"), "load_model", lambda folder: _Waits())
+    image = np.zeros((2, 4, 4), np.int16)
+    affine = clean_process.oblique_affine(image.shape, (5.0, 1.0, 2.0))
+    np.savez(tmp_path / "volumes.npz", image=image, oblique=image, spacing_mm=np.ones(3), affine=affine)
+    request = {"model": str(tmp_path), "volumes": str(tmp_path / "volumes.npz"), "house": "IPL", "orientations": []}
+    found = clean_child.measure(request)
+    assert found["seconds_per_slice"] >= 0.02
+    clean = clean_run(seconds_per_slice=found["seconds_per_slice"])
+    for limit, passes in ((0.01, False), (60.0, True)):
+        findings = gate_checks.judge(measured(clean=clean), GateSettings(max_seconds_per_slice=limit))
+        assert {one.name: one.passed for one in findings}["latency"] == passes
+
+
+def test_what_is_in_the_way_of_some_calls_does_not_count(monkeypatch):
+    clock = [0.0]
+    takes_s = iter([3.0, 0.5, 2.0, 1.0])
+    monkeypatch.setattr(clean_child.time, "perf_counter", lambda: clock[0])
+
+    def predict() -> None:
+        clock[0] += next(takes_s)
+
+    assert clean_child.best_time_s(predict) == 0.5
+    takes_s = iter([100.0, 90.0])  # more than two minutes: enough
+    assert clean_child.best_time_s(predict) == 90.0
 
 
 def test_peak_memory_is_that_of_this_process():

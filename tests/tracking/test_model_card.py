@@ -84,3 +84,11 @@ def test_the_short_card_fits_a_description():
     assert len(text) < 600
     assert "Dice of 3 test patients: kidney 0.800 [" in text
     assert "Not a medical device" in text
+
+
+def test_it_is_written_beside_the_model_and_its_few_lines_are_read_back(tmp_path):
+    card = _card()
+    assert model_card.read_short(tmp_path) is None
+    model_card.write(card, tmp_path)
+    assert (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card.render(card)
+    assert model_card.read_short(tmp_path) == model_card.short(card)

@@ -1,6 +1,8 @@
 """Evaluation leaves out what the model has seen, under any name and in any layout."""
 
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,6 +61,26 @@ def test_what_a_prediction_takes_is_without_what_is_counted_meanwhile():
     assert 0.04 <= seconds <= elapsed - 0.2  # 4 x 0.01 s, without 4 x 0.05 s
 
 
+def test_a_model_is_measured_with_the_references_spacing(tmp_path, make_case):
+    """The scan's is another one, by as much as passes for the same grid: 10 um at the last voxel."""
+    make_case(tmp_path, "case_00000", size=32)
+    (case,) = case_files.find_cases(tmp_path)
+    reference = volumes.read_label_map(case.labels_path)
+    other = volumes.kits_geometry((6, 32, 32), (3.0 + 0.009 / 5, 0.8, 0.8))
+    volumes.write_image(case.image_path, volumes.read_image(case.image_path).array, other)
+
+    def segment(image, *, spacing_mm, observe):
+        assert spacing_mm[0] == pytest.approx(3.0018, abs=1e-6)
+        probabilities = np.full((3, 32, 32), 1 / 3, np.float32)
+        for index in range(6):
+            observe(index, (slice(0, 32), slice(0, 32)), probabilities)
+        return np.roll(reference.array, 1, axis=0)  # a slice of 3 mm off
+
+    (scored,), _ = evaluate.score_model(SimpleNamespace(segment=segment), {"a": case}, output=tmp_path / "out")
+    assert scored.slice_spacing_mm == pytest.approx(3.0, abs=1e-6)
+    assert scored.regions["kidney"].hd95_mm == pytest.approx(3.0, abs=1e-6)
+
+
 def test_an_ensemble_is_scored_as_predict_cleans(tmp_path, make_case, fake_model):
     for number in range(2):
         make_case(tmp_path / "data", f"case_{number:05d}", seed=number)
@@ -76,6 +98,17 @@ def test_an_ensemble_is_scored_as_predict_cleans(tmp_path, make_case, fake_model
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for said in ("unet, nnunet", "model 2: image_size", "minimum_tumour_ml"):
         assert said in page, said
+
+
+def test_the_page_says_which_version_was_evaluated(tmp_path, make_case, fake_model, monkeypatch):
+    make_case(tmp_path / "data", "case_00000", size=32)
+    folder = Path(fake_model())
+    monkeypatch.setattr(evaluate.addresses, "local_folder", lambda address: folder)
+    monkeypatch.setattr(evaluate.addresses, "pinned", lambda address: address.replace("@champion", "/3"))
+    files = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "track": False}
+    evaluate.evaluate(EvaluateSettings(model="models:/kits-unet@champion", **files))
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert re.search(r"<th[^>]*>model version</th><td[^>]*>kits-unet, version 3</td>", page)
 
 
 def test_label_maps_that_are_there_are_not_cleaned(tmp_path):

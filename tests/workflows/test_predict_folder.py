@@ -1,6 +1,7 @@
 """A folder of scans: all that can be segmented is, once, and what is there is not lost; the network is a function."""
 
 import csv
+import errno
 import json
 
 import numpy as np
@@ -12,7 +13,9 @@ from pydicom.data import get_testdata_file
 from kits_ml import cli
 from kits_ml.config import PredictSettings
 from kits_ml.data import volumes
+from kits_ml.data.scans import name_of
 from kits_ml.errors import InputError
+from kits_ml.workflows import predict as predicting
 from kits_ml.workflows import predict_folder as workflow
 from kits_ml.workflows.predict import predict
 from kits_ml.workflows.predict_folder import is_folder, predict_folder
@@ -84,7 +87,8 @@ def test_reports_pages_and_dicom_segs(scans, fake_model):
         assert row["flags"].split() == [flag["name"] for flag in report["flags"]]
         page = (out / "page" / f"{name}.html").read_text(encoding="utf-8")
         assert page.startswith("<!")
-        assert name in page or "imaging.nii.gz" in page
+        scan = {"dicom": "dicom", "kits": "kits/imaging.nii.gz", "loose": "loose.nii.gz"}[name]
+        assert (report["provenance"]["scan"], f"<h1>{scan} segmented by model sha256 " in page) == (scan, True)
     assert [path.name for path in (out / "seg").iterdir()] == ["dicom.dcm"]
     seg = pydicom.dcmread(out / "seg" / "dicom.dcm")
     source = pydicom.dcmread(scans / "dicom" / "series" / "IM0")
@@ -159,24 +163,124 @@ def test_one_bad_scan_does_not_stop_the_rest(scans, fake_model):
     assert predict_folder(_settings(scans, fake_model())).num_kept == 3
 
 
-def test_memory_that_runs_out_stops_one_scan_and_a_fault_all(scans, fake_model, monkeypatch):
-    predict_scan = workflow.predict_scan
+def test_a_series_that_allows_no_dicom_seg_keeps_its_label_map(scans, fake_model):
+    for path in (scans / "dicom" / "series").iterdir():
+        ds = pydicom.dcmread(path)
+        del ds.FrameOfReferenceUID
+        ds.save_as(path)
+    output = scans.parent / "out"
+    arguments = ["predict", "--image", str(scans), "--output", str(output), "--model", fake_model()]
+    arguments += ["--dicom_seg", "seg.dcm"]
+    for said in ("3 scans segmented, 0 were there, 0 failed", "0 scans segmented, 3 were there, 0 failed"):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 1
+        assert said in result.output
+        assert "1 of 3 cases failed:\n  dicom: all but the DICOM SEG is there: " in result.output
+        assert "IM0: no FrameOfReferenceUID" in result.output
+    assert (output / "dicom.nii.gz").exists()
+    assert not (output / "seg").exists()
+    assert float(_table(output)["dicom"]["kidney_ml"]) > 0
 
-    def fails(error):
-        def fail(segmenter, image, outputs, **options):
-            if image.path.name == "loose.nii.gz":
+
+def test_limits_of_the_report_are_options_of_the_command(scans, fake_model):
+    """The model finds less than a millilitre of kidney, which is a fragment unless the limits say otherwise."""
+    out = scans.parent / "out"
+    arguments = ["predict", "--image", str(scans / "loose.nii.gz"), "--model", fake_model(), "--overwrite", "true"]
+    arguments += ["--output", str(out / "a.nii"), "--report", str(out / "a.json")]
+
+    def kidneys(*limits: str) -> tuple[list[dict], list[str]]:
+        result = CliRunner().invoke(cli.main, [*arguments, *limits])
+        assert result.exit_code == 0, result.output
+        report = json.loads((out / "a.json").read_text())
+        return report["kidneys"], [flag["name"] for flag in report["flags"]]
+
+    found, flags = kidneys()
+    assert (found, "no_kidney" in flags) == ([], True)
+    found, flags = kidneys("--fragment_kidney_ml", "0.01", "--lowest_kidney_ml", "0.01")
+    assert found
+    assert "no_kidney" not in flags
+    assert json.loads((out / "a.json").read_text())["limits"]["lowest_kidney_ml"] == 0.01
+    result = CliRunner().invoke(cli.main, [*arguments, "--lowest_kidney_ml", "10"])
+    assert "lowest_kidney_ml: found 10, expected at least fragment_kidney_ml 15" in result.output
+
+
+@pytest.mark.parametrize("report", ["r.json", None])
+def test_other_limits_make_another_report_but_no_other_label_map(scans, fake_model, report):
+    model = fake_model()
+    predict_folder(_settings(scans, model, report=report))
+    again = predict_folder(_settings(scans, model, report=report, highest_tumour_ml=1000.0))
+    assert (again.num_kept, len(again.failures)) == ((0, 3) if report else (3, 0))
+
+
+@pytest.fixture
+def loose_fails(monkeypatch):
+    """Makes the scan `loose` fail where it has been segmented and the first output written."""
+    write_verified = predicting.write_verified
+
+    def fail_with(error: BaseException | None) -> None:
+        def write(path, *content):
+            write_verified(path, *content)
+            if error is not None and "loose" in path.name:
                 raise error
-            return predict_scan(segmenter, image, outputs, **options)
 
-        return fail
+        monkeypatch.setattr(predicting, "write_verified", write)
 
-    monkeypatch.setattr(workflow, "predict_scan", fails(MemoryError("Unable to allocate 9 GiB")))
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            "out of memory (Unable to allocate 9 GiB); expected a smaller scan",
+        ),
+        (PermissionError(13, "Permission denied", "a"), "[Errno 13] Permission denied: 'a'"),
+        (TypeError("a fault\nat length"), "TypeError: a fault"),
+    ],
+)
+def test_whatever_ends_one_scan_does_not_stop_the_rest(scans, fake_model, loose_fails, error, message, caplog):
+    _write_scan(scans / "very_last.nii.gz")
+    loose_fails(error)
     predicted = predict_folder(_settings(scans, fake_model()))
     assert list(predicted.failures) == ["loose"]
-    assert predicted.failures["loose"].startswith("out of memory (Unable to allocate 9 GiB); expected a smaller scan")
-    monkeypatch.setattr(workflow, "predict_scan", fails(TypeError("a fault")))
-    with pytest.raises(TypeError, match="a fault"):
-        predict_folder(_settings(scans, fake_model()))
+    assert predicted.failures["loose"].startswith(message)
+    assert "\n" not in predicted.failures["loose"]
+    assert ("test_predict_folder.py" in caplog.text) == isinstance(error, TypeError)  # the traceback
+    done = {path.name for path in predicted.output.glob("*.nii.gz")}
+    assert done == {"dicom.nii.gz", "kits.nii.gz", "very_last.nii.gz"}
+    assert {path.name for path in (predicted.output / ".predictions").iterdir()} == {
+        f"{name}.json" for name in ("dicom", "kits", "very_last")
+    }
+
+
+def test_a_scan_that_fails_leaves_what_was_there(scans, fake_model, loose_fails):
+    """What another model made stays, with the record by which it is known to be finished."""
+    model = fake_model()
+    predict_folder(_settings(scans, model, report="r.json"))
+    out = scans.parent / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*loose*")}
+    assert len(before) == 3  # label map, report, record
+    fake_model(content="other weights")
+    loose_fails(TypeError("a fault"))
+    options = {"report": "r.json", "page": "p.html", "overwrite": True}
+    assert list(predict_folder(_settings(scans, model, **options)).failures) == ["loose"]
+    assert {path: path.read_bytes() for path in out.rglob("*loose*")} == before
+    fake_model(content="")
+    loose_fails(None)
+    assert "message" not in predict_folder(_settings(scans, model, report="r.json")).rows["loose"]
+    assert {path: path.read_bytes() for path in before} == before  # it was not done again
+
+
+def test_a_full_disk_stops_all(scans, fake_model, loose_fails):
+    _write_scan(scans / "very_last.nii.gz")
+    loose_fails(OSError(errno.ENOSPC, "No space left on device"))
+    arguments = ["predict", "--image", str(scans), "--output", str(scans.parent / "out"), "--model", fake_model()]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 1
+    assert result.output.strip().endswith(f"{scans.parent / 'out'}: No space left on device")
+    assert list(_table(scans.parent / "out")) == ["dicom", "kits"]
+    assert not list((scans.parent / "out").glob("very_last*"))
 
 
 def test_a_killed_run_goes_on(scans, fake_model, monkeypatch):
@@ -236,3 +340,10 @@ def test_what_is_a_folder_of_scans(tmp_path):
     assert is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out"))
     assert not is_folder(PredictSettings(image=str(tmp_path / "ct"), output="out.nii.gz"))
     assert not is_folder(PredictSettings(image=str(tmp_path / "ct.nii.gz"), output="out"))
+
+
+def test_what_reports_call_a_scan(scans, monkeypatch):
+    assert name_of(scans / "loose.nii.gz") == "loose.nii.gz"
+    assert name_of(scans / "kits" / "imaging.nii.gz") == "kits/imaging.nii.gz"
+    monkeypatch.chdir(scans / "dicom" / "series")
+    assert (name_of("."), name_of("..")) == ("series", "dicom")

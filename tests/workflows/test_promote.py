@@ -73,6 +73,7 @@ def test_the_first_champion_passes_the_absolute_checks(client, tmp_path):
     assert not {"gate_kidney", "gate_refusals", "gate_forced"} & set(tags)
     content = json.loads(_artifact(client, promotion, "gate.json"))
     assert (content["outcome"], content["champion"], content["regions"]) == ("passed", None, [])
+    assert (content["promoted"], content["aborted"]) == (True, None)
     assert content["clean_process"]["seconds_per_slice"] == 0.25
     assert len(content["checks"]) == 6
     with pytest.raises(InputError, match="version 1 is the champion already"):
@@ -142,8 +143,9 @@ def test_force_and_its_reason_come_together(options, message):
 @pytest.mark.parametrize("force", [False, True])
 def test_a_promotion_that_is_overtaken_aborts(client, tmp_path, force):
     """While version 2 is measured, version 3 goes through the gate."""
-    for kidney in (0.9, 0.9, 0.9):
-        add_version(tmp_path, evidence=_scores(kidney, 0.5))
+    for _ in range(3):
+        add_version(tmp_path, evidence=_scores(0.9, 0.5))
+    client.update_model_version(NAME, "2", "a U-Net")
     _promote(version=1)
 
     def measure(folder, **options):
@@ -151,12 +153,38 @@ def test_a_promotion_that_is_overtaken_aborts(client, tmp_path, force):
             pass_gate(PromoteSettings(**LIMITS, version=3), measure=lambda folder, **options: clean_run())
         return clean_run()
 
-    options = {"force": True, "reason": "at once"} if force else {}
+    # too few patients for the gate: it is open to force only
+    options = {"force": True, "reason": "at once", "min_patients": 4} if force else {}
     promotion = _promote(measure, version=2, **options)
     assert not promotion.promoted
     assert "its champion was version 1 when this was decided and is version 3 now" in promotion.reason
     assert champions.read_standing(NAME).history == ("1", "3")
-    assert client.get_model_version(NAME, "2").tags["gate"].startswith("aborted: model kits-unet: its champion was")
+    found = client.get_model_version(NAME, "2")
+    assert found.tags["gate"].startswith("aborted: model kits-unet: its champion was")
+    assert "gate_forced" not in found.tags
+    assert found.description == "a U-Net"
+    content = json.loads(_artifact(client, promotion, "gate.json"))
+    assert (content["outcome"], content["promoted"]) == ("aborted", False)
+    assert content["aborted"] == promotion.reason
+    assert content["forced"] == ("at once" if force else None)
+    page = _artifact(client, promotion, "gate.md")
+    assert page.startswith("# kits-unet, version 2 does not become champion\n\nOutcome: **aborted**.")
+    assert f"Aborted: {promotion.reason}" in page
+
+
+def test_a_process_that_dies_between_decision_and_deed_leaves_what_is_true(client, tmp_path, monkeypatch):
+    version = add_version(tmp_path, evidence=_scores(0.9, 0.5))
+
+    def die(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(champions, "set_champion", die)
+    with pytest.raises(KeyboardInterrupt):
+        _promote()
+    tags = client.get_model_version(NAME, version).tags
+    assert tags["gate"] == "passed, not acted upon yet"
+    content = json.loads(mlflow.artifacts.load_text(f"runs:/{tags['gate_run']}/gate/gate.json"))
+    assert (content["outcome"], content["promoted"]) == ("passed", None)
 
 
 def test_other_patients_are_refused_and_nothing_is_scored_without_data(client, tmp_path):
@@ -236,13 +264,21 @@ def test_with_data_what_the_champion_has_seen_is_left_out_for_both(client, tmp_p
     add_version(tmp_path, evidence=_scores(0.9, 0.5, version="elsewhere"), seen_cases={"x": data[CASES[0]]})
     _promote()
     challenger = Evidence(cases=evidence(dict.fromkeys(data, (0.99, 0.4))).cases, case_digests=data)
-    add_version(tmp_path, evidence=challenger)
+    version = add_version(tmp_path, evidence=challenger)
     source = client.get_model_version(NAME, "1").source[7:]
-    _by_version(monkeypatch, {"1": _Thresholds(120, {"x": data[CASES[0]]})}, {"1": source})
+    loaded = _by_version(monkeypatch, {"1": _Thresholds(120, {"x": data[CASES[0]]})}, {"1": source})
     promotion = _promote(data=str(tmp_path / "cases"))
     assert promotion.promoted
     assert promotion.decision.regions[0].num_cases == 2
-    assert promotion.decision.digest == challenger.only(CASES[1:]).digest
+    rest = challenger.only(CASES[1:])
+    assert promotion.decision.digest == rest.digest
+    for who, number in (("champion", "1"), ("challenger", version)):
+        assert client.get_model_version(NAME, number).tags[f"scores.{rest.digest}"] == f"{promotion.run_id}/{who}"
+    rollback(RollbackSettings(model=NAME))
+    again = _promote(version=int(version))  # without data: the scores of both on these two are known now
+    assert again.promoted
+    assert again.decision.regions == promotion.decision.regions
+    assert loaded == ["1"]
 
 
 def test_data_that_lacks_a_test_case_is_refused(client, tmp_path, data):

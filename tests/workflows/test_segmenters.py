@@ -1,5 +1,7 @@
 """Models by their addresses, and whose post-processing is used; the networks are functions."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from kits_ml.config import EvaluateSettings, PredictSettings, PreprocessingSetti
 from kits_ml.data import volumes
 from kits_ml.errors import InputError
 from kits_ml.inference.ensemble import Ensemble
+from kits_ml.tracking import addresses
 from kits_ml.workflows.predict import outputs_of
 from kits_ml.workflows.segmenters import load_segmenter
 from tests.conftest import body
@@ -55,6 +58,25 @@ def test_an_ensemble_of_different_preparations(fake_model):
     found = segmenter.segment(image, spacing_mm=(3.0, 1.0, 1.0))
     both = (found > 0) & (label_map > 0)
     assert 2 * both.sum() / ((found > 0).sum() + (label_map > 0).sum()) > 0.8
+
+
+def test_models_are_those_of_the_moment_of_loading(fake_model, monkeypatch):
+    folder = fake_model("a")
+    monkeypatch.setattr(addresses, "pinned", lambda address: address.replace("@champion", "/3"))
+    monkeypatch.setattr(addresses, "local_folder", lambda address: Path(folder))
+    settings = PredictSettings(**FILES, test_time_augmentation="flip_all")
+    segmenter = load_segmenter("models:/net@champion,somewhere/else/", settings)
+    before = segmenter.digests()
+    fake_model("a", content="other weights")
+    provenance = segmenter.provenance(scan="scan.nii.gz", note="cut")
+    assert [(one.address, one.version[:7]) for one in provenance.models] == [
+        ("models:/net/3", "3"),
+        ("else", "sha256 "),
+    ]
+    assert [digest for one in provenance.models for digest in one.sha256.values()] == before
+    assert (provenance.test_time_augmentation, provenance.note) == ("flip_all", "cut")
+    with pytest.raises(InputError, match="model: found models:/net/3 more than once"):
+        load_segmenter("models:/net@champion,models:/net/3", settings)
 
 
 def test_other_labels_are_refused(fake_model):

@@ -15,9 +15,10 @@ from kits_ml.config import EvaluateSettings, SelftestSettings, TrainSettings
 from kits_ml.errors import InputError, MetricMisreadsError
 from kits_ml.evaluation import theory
 from kits_ml.settings import value_type
+from kits_ml.training.imported_metrics import load_metric
 from kits_ml.workflows import evaluate as evaluation
 from kits_ml.workflows import train as training
-from kits_ml.workflows.selftest import load_metric, selftest
+from kits_ml.workflows.selftest import selftest
 
 OWN_METRICS = """
 import keras
@@ -224,6 +225,36 @@ def test_the_reports_metric_is_printed_and_stops_nothing(tracking, monkeypatch, 
     assert _misread_in_the_run() == {"as_reported/mean_iou"}
     assert "not to be believed: 15 of 17 known predictions misread" in caplog.text
     assert "all background, saturated" in caplog.text
+
+
+def test_anyones_metrics_as_reported_are_printed_and_stop_nothing(tracking, own_metrics, monkeypatch, caplog):
+    metrics = f"keras.metrics:MeanIoU, keras.metrics:OneHotMeanIoU, {own_metrics}:Half, {own_metrics}:accuracy"
+    with pytest.raises(ReachedTheDataError):
+        _train_up_to_the_data(monkeypatch, as_reported_metrics=metrics)
+    assert _misread_in_the_run() == {"as_reported/MeanIoU", "as_reported/Half"}
+    assert "as_reported/Half (iou, " in caplog.text
+    assert "found 0.5000" in caplog.text  # half of a perfect prediction's 1
+    assert "OneHotMeanIoU" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("no_such_module:Metric", "as_reported_metrics: no_such_module:Metric: cannot be imported"),
+        ("keras.metrics:MeanIou", "as_reported_metrics: keras.metrics:MeanIou: cannot be imported"),
+        ("keras.metrics.MeanIoU", "as_reported_metrics: keras.metrics.MeanIoU: expected an import path such as"),
+        ("keras.metrics:OneHotIoU", "cannot be made (OneHotIoU.__init__() missing 1 required positional argument"),
+        ("keras.metrics:F1Score", "as_reported_metrics: keras.metrics:F1Score: cannot be computed in a training"),
+        ("keras.metrics:MeanIoU,", "found 'keras.metrics:MeanIoU,', expected import paths divided by single commas"),
+        ("keras.metrics:MeanIoU,tf:MeanIoU", "both logged as MeanIoU; expected each name once"),
+    ],
+)
+def test_a_bad_metric_as_reported_is_one_line_before_anything(metrics, message, tracking, monkeypatch):
+    with pytest.raises(InputError) as caught:
+        _train_up_to_the_data(monkeypatch, as_reported_metrics=metrics)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
 
 
 def test_a_misreading_metric_stops_the_evaluation(spoilt, tmp_path):

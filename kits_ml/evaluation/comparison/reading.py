@@ -13,7 +13,7 @@ from kits_ml.errors import InputError
 from kits_ml.evaluation import tables
 
 #: What of our own tables can be compared: each has a better end.
-METRICS = ("dice", "iou", "precision", "recall", "surface_dice", "hd95_mm", "mean_surface_distance_mm")
+METRICS = ("dice", "iou", "surface_dice", "precision", "recall", "hd95_mm", "mean_surface_distance_mm")
 
 #: Parts of the names of metrics of which less is better, ours and others'.
 _LOWER_IS_BETTER = ("_mm", "distance", "hausdorff", "hd95", "assd", "msd", "error", "loss")
@@ -72,7 +72,7 @@ def read_records(
             columns = tuple(next(csv.reader(stream), ()))
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not a table of text; expected CSV") from error
-    if columns == tables.COLUMNS:
+    if tables.are_ours(columns):
         if name is None:
             raise InputError(f"{source}: does not say which algorithm it is of; expected NAME={source}")
         rows = _own_rows(path, source, name, replicate, metric)
