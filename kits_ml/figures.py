@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -198,14 +198,20 @@ def telling_slices(
         ("kidney", "predicted ", label_map_pred),
     ):
         if label_map is not None:
-            areas.append((f"largest {whose}{region}", labels.region_mask(label_map, region).sum(axis=(1, 2))))
+            areas.append((f"largest {whose}{region}", _areas(labels.region_mask(one, region) for one in label_map)))
     if label_map_true is not None and label_map_pred is not None:
-        areas.insert(2, ("largest difference", (label_map_true != label_map_pred).sum(axis=(1, 2))))
+        pairs = zip(label_map_true, label_map_pred, strict=True)
+        areas.insert(2, ("largest difference", _areas(true != pred for true, pred in pairs)))
     chosen: dict[int, str] = {}
     for reason, area in areas:
         if area.any() and len(chosen) < most:
             chosen.setdefault(int(area.argmax()), reason)
     return dict(sorted(chosen.items()))
+
+
+def _areas(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """How many pixels each slice's mask has; slice by slice, so that there is no second volume in memory."""
+    return np.array([np.count_nonzero(one) for one in masks])
 
 
 def save_figure(path: str | Path, figure: Figure, *, dpi: int = 120) -> None:
@@ -255,7 +261,8 @@ def labelled_view(
     """Rows and columns around all that is labelled, with a margin; everything if nothing is."""
     seen = np.zeros(shape, bool)
     for label_map in label_maps:
-        seen |= (label_map != 0).any(axis=0)
+        for one in label_map:
+            seen |= one != 0
     view = []
     for axis, size_mm in enumerate(spacing_mm):
         hits = np.flatnonzero(seen.any(axis=1 - axis))

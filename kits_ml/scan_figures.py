@@ -36,7 +36,7 @@ def montage(image: np.ndarray, label_map: np.ndarray, *, spacing_mm: Sequence[fl
     """
     labelled = [index for index, one in enumerate(label_map) if one.any()] or range(len(label_map))
     chosen = np.unique(np.rint(np.linspace(labelled[0], labelled[-1], MOST_SLICES)).astype(int))
-    rows, columns = figures.labelled_view([label_map[list(labelled)]], image.shape[1:], spacing_mm[1:])
+    rows, columns = figures.labelled_view([label_map], image.shape[1:], spacing_mm[1:])
     panels = [
         (image[index, rows, columns], label_map[index, rows, columns], f"slice {index}") for index in chosen.tolist()
     ]

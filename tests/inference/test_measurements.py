@@ -1,6 +1,7 @@
 """Volumes, diameters and sides of known shapes."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -124,6 +125,25 @@ def test_slabs_give_what_the_whole_gives(slab_voxels, monkeypatch):
         assert np.average([one.mean_hu for one in found.kidneys], weights=weights) == pytest.approx(
             image[kidney].mean()
         )
+
+
+def test_memory_is_that_of_slabs(monkeypatch):
+    """Labels all over the scan, in one piece and in many: three bytes a voxel are more than enough."""
+    monkeypatch.setattr(pieces, "SLAB_VOXELS", 1 << 16)
+    coarse = np.random.default_rng(0).random((12, 16, 16))
+    label_map = np.kron(1 * (coarse < 0.3) + (coarse < 0.01), np.ones((8, 8, 8))).astype(np.uint8)
+    image = np.zeros(label_map.shape, np.int16)
+    meter = UncertaintyMeter(label_map.shape)
+    tracemalloc.start()
+    try:
+        found = _measure(image, label_map, uncertainty=meter)
+        meter.means(label_map, 1)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.kidneys
+    assert len(found.tumours) > 10
+    assert peak_bytes < 3 * label_map.size, peak_bytes / label_map.size
 
 
 def test_a_slanted_rod_is_as_long_as_it_is():
