@@ -203,6 +203,8 @@ def report(found: dict[str, list[Seconds]], scratch: Path) -> list[str]:
         cells = [median(way, "first scan"), each[way], commands.get(way)]
         rows.append(f"| {way} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
     fastest = min(theirs, key=theirs.get)
+    has_bfloat16 = any("bfloat16" in way for way in found)
+    absent = [] if has_bfloat16 else ["- bfloat16 is missing: this processor has no unit for it."]
     return [
         *rows,
         "",
