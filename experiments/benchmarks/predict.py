@@ -217,11 +217,7 @@ def report(found: dict[str, list[Seconds]], scratch: Path) -> list[str]:
         f"both in float32; at its fastest ({fastest}) {theirs[fastest] / each['kits_ml']:.2f} times; as a command "
         f"{commands['MONAI, float32'] / commands['kits_ml']:.2f} times.",
         f"- Both label maps agree on {agreement(scratch):.4%} of the voxels.",
-        *(
-            []
-            if any("bfloat16" in way for way in found)
-            else ["- bfloat16 is missing: this processor has no such unit."]
-        ),
+        *absent,
     ]
 
 
