@@ -98,7 +98,7 @@ def _metric_words(found: Mapping[str, Any], rule: Mapping[str, Any] | None) -> l
             f"{percent(rule['foreground_fraction'], 2)} foreground (of whole slices; the report crops first, which "
             "raises it), and on them an empty prediction reads "
             f"{number(rule['nothing_reads'])} and has a pixel accuracy of {number(1 - rule['foreground_fraction'])}, "
-            "where the honest value is {number(rule['nothing_is_worth'])}."
+            f"where the honest value is {number(rule['nothing_is_worth'])}."
         )
     words.append(
         "And if the softmax is not hard, even a perfect prediction reads a third "

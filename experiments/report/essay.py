@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import data_chapters
+import mending_chapter
 import phantom_slices
 import training_chapters
 from stages import Records
@@ -108,7 +109,7 @@ def chapters(results: Results, *, predicted: Mapping[str, bytes], are_real: bool
     return [
         *parts,
         *training_chapters.leakage(results),
-        *training_chapters.mended(results),
+        *mending_chapter.mended(results),
         *training_chapters.instead(results),
     ]
 

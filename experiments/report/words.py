@@ -22,6 +22,9 @@ class NamedPicture(Picture):
 
 Part = Text | Table | NamedPicture
 
+#: What the pages call the cases of a source.
+TITLES = {"thin": "real slices", "phantom": "phantom"}
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number as text; a dash where there is none."""
@@ -74,3 +77,12 @@ def told(what: str, values: Mapping[str, float]) -> str:
 def missing(title: str, stage: str) -> Text:
     """What stands in a chapter's place while its stage has not run."""
     return Text(title=title, paragraphs=[f"Not measured yet: run.py --only {stage}"])
+
+
+def budget(sizes: Mapping[str, Any]) -> str:
+    """How large small trainings are."""
+    train = sizes["train"]
+    return (
+        f"small trainings of {sizes['image_size']} pixels, {sizes['base_filters']} filters, {sizes['steps']} steps "
+        f"of {sizes['batch_size']}, {train['num_slices']} slices"
+    )

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import essay
+import mending_chapter
 import numpy as np
 import pytest
 import training_chapters
@@ -71,6 +72,10 @@ def test_numbers_are_those_of_the_results(written):
     assert all(said in html for said in training_chapters.REPORT_SAYS.values())
 
 
+def test_no_placeholder_is_left(parts):
+    assert not [words for words in _words(parts) if "{" in words]
+
+
 def test_every_picture_has_words_for_who_cannot_see_it(parts):
     shown = [part for part in parts if isinstance(part, NamedPicture)]
     assert len({picture.name for picture in shown}) == len(shown) > 8
@@ -95,8 +100,8 @@ def test_a_stage_that_has_not_run_is_named():
 
 def test_a_series_is_shown_once_it_is_whole(found):
     rest = {name: result for name, result in found.items() if name != "mending_phantom_loss"}
-    assert len(training_chapters.mended(rest)) == 1
-    _, _, table, picture = training_chapters.mended(found)
+    assert len(mending_chapter.mended(rest)) == 1
+    _, _, table, picture = mending_chapter.mended(found)
     assert table.rows[0][0] == "the report's way"
     assert [row[4][:5] for row in table.rows] == ["0.000", "0.100", "0.200", "0.300", "0.400", "0.500", "0.500"]
     assert "400 steps of 8" in picture.caption  # its budget
@@ -105,7 +110,7 @@ def test_a_series_is_shown_once_it_is_whole(found):
 
 def test_several_seeds_stand_beside_their_mean(found):
     again = {f"{name}_seed1": result for name, result in found.items() if name.startswith("mending_phantom")}
-    _, text, table, picture = training_chapters.mended({**found, **again})
+    _, text, table, picture = mending_chapter.mended({**found, **again})
     assert "each 2 times with other seeds" in picture.caption
     assert "mean over the seeds" in table.note
     # one patient shows each region, and each row has 0.1 more than the one above: no interval of one patient
@@ -121,7 +126,7 @@ def test_steps_that_hold_up_are_named(found):
         return {**result, "last": said, "best": said}
 
     changed = {f"mending_phantom_{step.name}": shown(step.name) for step in TRAINED_STEPS}
-    _, text, *_ = training_chapters.mended({**found, **changed})
+    _, text, *_ = mending_chapter.mended({**found, **changed})
     assert "“+ labels by nearest neighbour” +0.100 (kidney)" in text.paragraphs[1]
 
 
