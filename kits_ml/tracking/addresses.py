@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kits_ml.errors import InputError, first_line
 from kits_ml.tracking import model_cache
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
 
 def local_folder(model: str) -> Path:
@@ -99,14 +103,18 @@ def _fetched(address: str) -> Path:
 
 def _model_of_run(address: str) -> str | None:
     """`models:/ID` of the model that a run logged last under a name; None where that names something else."""
+    run_id, _, name = address.removeprefix("runs:/").partition("/")
+    named = [one for one in logged_by(run_id) if one.name == name]
+    return f"models:/{named[-1].model_id}" if named else None
+
+
+def logged_by(run_id: str) -> list[LoggedModel]:
+    """The models that a run logged, the last one last."""
     import mlflow
 
-    run_id, _, name = address.removeprefix("runs:/").partition("/")
-    outputs = mlflow.get_run(run_id).outputs
-    for one in reversed(outputs.model_outputs if outputs else []):
-        if mlflow.MlflowClient().get_logged_model(one.model_id).name == name:
-            return f"models:/{one.model_id}"
-    return None
+    outputs, client = mlflow.get_run(run_id).outputs, mlflow.MlflowClient()
+    models = [client.get_logged_model(one.model_id) for one in (outputs.model_outputs if outputs else [])]
+    return sorted(models, key=lambda one: one.creation_timestamp)  # the store tells them in no order
 
 
 def _is_local(uri: str) -> bool:

@@ -17,6 +17,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import kits_ml
 from kits_ml.data.volumes import HOUSE_ORIENTATION
 from kits_ml.errors import InputError, first_line
+from kits_ml.tracking.addresses import logged_by
 from kits_ml.tracking.runs import check_tracking_server
 
 ARTIFACT_NAME = "model"
@@ -127,10 +128,9 @@ def model_of_run(run_id: str) -> str:
     """
     check_tracking_server()
     try:
-        outputs = mlflow.get_run(run_id).outputs
+        models = logged_by(run_id)
     except MlflowException as error:
         raise InputError(f"run {run_id!r}: {first_line(error)}") from error
-    models = outputs.model_outputs if outputs else []
     if not models:
         raise InputError(f"run {run_id!r}: logged no model; expected a finished training run")
     return f"models:/{models[-1].model_id}"

@@ -228,6 +228,7 @@ def test_a_run_gives_the_model_that_it_logged_last(client, cache, tmp_path):
             logged = mlflow.initialize_logged_model(name, source_run_id=run.info.run_id)
             mlflow.finalize_logged_model(logged.model_id, "READY")
             mlflow.log_outputs([mlflow.entities.LoggedModelOutput(logged.model_id, step=0)])
+            time.sleep(0.01)  # their times are milliseconds
             folder = Path(logged.artifact_location.removeprefix("file://"))
             folder.mkdir(parents=True)
             if name == "model":

@@ -12,7 +12,7 @@ from kits_ml.config import EvaluateSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import patients, volumes
 from kits_ml.errors import InputError
-from kits_ml.workflows import evaluate
+from kits_ml.workflows import evaluate, segmenters
 from kits_ml.workflows.segmenters import load_segmenter
 
 
@@ -103,8 +103,8 @@ def test_an_ensemble_is_scored_as_predict_cleans(tmp_path, make_case, fake_model
 def test_the_page_says_which_version_was_evaluated(tmp_path, make_case, fake_model, monkeypatch):
     make_case(tmp_path / "data", "case_00000", size=32)
     folder = Path(fake_model())
-    monkeypatch.setattr(evaluate.addresses, "local_folder", lambda address: folder)
-    monkeypatch.setattr(evaluate.addresses, "pinned", lambda address: address.replace("@champion", "/3"))
+    monkeypatch.setattr(segmenters.addresses, "local_folder", lambda address: folder)
+    monkeypatch.setattr(segmenters.addresses, "pinned", lambda address: address.replace("@champion", "/3"))
     files = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out"), "track": False}
     evaluate.evaluate(EvaluateSettings(model="models:/kits-unet@champion", **files))
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
