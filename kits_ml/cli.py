@@ -160,9 +160,11 @@ def rollback(settings: config.RollbackSettings) -> None:
 @main.command()
 @takes_settings(config.PredictSettings)
 def predict(settings: config.PredictSettings) -> None:
+    from kits_ml import runtime
     from kits_ml.workflows import predict as one_scan
     from kits_ml.workflows import predict_folder as many_scans
 
+    runtime.leave_out_scikit_learn()
     if not many_scans.is_folder(settings):
         terminal.report_prediction(one_scan.predict(settings))
         return

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import random
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -55,6 +56,14 @@ def set_environment() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def leave_out_scikit_learn() -> None:
+    """Lets Keras start without scikit-learn: a second of imports, for wrappers of Keras that nothing here uses.
+
+    For a process of our own that only predicts: nothing in it can import scikit-learn from then on.
+    """
+    sys.modules.setdefault("sklearn", None)
 
 
 def configure(

@@ -1,5 +1,8 @@
 """Precision by device, and what a device cannot do, said in one line."""
 
+import subprocess
+import sys
+
 import keras
 import pytest
 
@@ -71,3 +74,16 @@ def test_what_is_used_is_described():
     assert found["num_devices"] == runtime.num_devices() == 1
     assert found["deterministic_operations"] is False
     assert found["dtype_policy"] == "float32"
+
+
+def test_keras_starts_without_scikit_learn():
+    code = """
+import sys
+from kits_ml import runtime
+runtime.leave_out_scikit_learn()
+runtime.set_environment()
+import keras
+print(keras.backend.backend(), [name for name in sys.modules if name.startswith("sklearn.")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split(maxsplit=1)[1] == "[]\n"

@@ -11,7 +11,6 @@ pillow, and the extra `kits_ml[dicom]` (GDCM) adds the rest, such as JPEG Lossle
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -21,6 +20,7 @@ import pydicom
 from pydicom import pixels, uid
 from pydicom.errors import InvalidDicomError
 
+from kits_ml.data.dicom_files import is_dicom, series_files
 from kits_ml.data.dicom_stack import UNREADABLE, Slice, parse_slice, stack_slices, text_value
 from kits_ml.data.volumes import Volume
 from kits_ml.errors import InputError, first_line
@@ -83,28 +83,6 @@ def read_series(folder: str | Path) -> Volume:
         note="; ".join(filter(None, (note, stack_note))),
         slice_paths=tuple(one.path for one in ordered),
     )
-
-
-def series_files(folder: Path) -> list[Path]:
-    """All files that count as the series, in name order: no hidden ones, no DICOMDIR."""
-    return sorted(
-        Path(parent, name)
-        for parent, folders, names in _walk(folder)
-        for name in names
-        if not name.startswith(".") and name.upper() != "DICOMDIR"
-    )
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do (PS3.10 section 7.1); a few old ones lack that preamble."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def _walk(folder: Path):
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield parent, folders, names
 
 
 def _read_headers(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kits_ml.data import dicom, volumes
+from kits_ml.data import volumes
+from kits_ml.data.dicom_files import is_dicom, series_files
 from kits_ml.errors import InputError
 
 
@@ -22,8 +23,10 @@ def read_image(path: str | Path) -> volumes.Volume:
     """
     path = Path(path)
     if path.is_dir():
+        from kits_ml.data import dicom  # half a second of imports
+
         return dicom.read_series(path)
-    if path.is_file() and dicom.is_dicom(path):
+    if path.is_file() and is_dicom(path):
         raise InputError(f"{path}: a single DICOM file; expected the folder that holds its series, or a NIfTI file")
     return volumes.read_image(path)
 
@@ -31,5 +34,5 @@ def read_image(path: str | Path) -> volumes.Volume:
 def image_files(path: Path) -> list[Path]:
     """The files a scan consists of, in name order; none where it is missing."""
     if path.is_dir():
-        return dicom.series_files(path)
+        return series_files(path)
     return [path] if path.exists() else []

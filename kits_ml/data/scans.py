@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits_ml.data import cases, dicom, volumes
+from kits_ml.data import cases, volumes
+from kits_ml.data.dicom_files import is_dicom, series_files
 from kits_ml.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _scan_of_folder(path: Path) -> Scan | None:
     nifti, slices = path / cases.IMAGE_NAME, path / cases.DICOM_NAME
     if nifti.exists() or slices.is_dir():
         return Scan(name=path.name, path=nifti if nifti.exists() else slices)
-    if any(_may_be_dicom(file) for file in dicom.series_files(path)):
+    if any(_may_be_dicom(file) for file in series_files(path)):
         return Scan(name=path.name, path=path)
     return Scan(name=path.name, path=nifti) if path.name.startswith("case_") else None
 
@@ -96,6 +97,6 @@ def _scan_of_folder(path: Path) -> Scan | None:
 def _may_be_dicom(path: Path) -> bool:
     """Whether a file is DICOM, or claims to be; reading it says what is wrong with it."""
     try:
-        return path.suffix.lower() == ".dcm" or dicom.is_dicom(path)
+        return path.suffix.lower() == ".dcm" or is_dicom(path)
     except OSError:
         return False

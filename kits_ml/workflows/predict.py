@@ -14,7 +14,6 @@ import numpy as np
 from kits_ml import files
 from kits_ml.config import PredictSettings, QualitySettings
 from kits_ml.data import images, scans, volumes
-from kits_ml.data.dicom_seg import check_source, write_dicom_seg
 from kits_ml.data.probability_files import write_probabilities
 from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
@@ -61,6 +60,8 @@ def predict(settings: PredictSettings) -> Predicted:
     if outputs.dicom_seg and not image.slice_paths:
         raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
     if outputs.dicom_seg:
+        from kits_ml.data.dicom_seg import check_source  # DICOM's libraries are half a second of imports
+
         check_source(image)
     segmenter = load_segmenter(settings.model, settings)
     return predict_scan(segmenter, image, outputs, quality=settings.select(QualitySettings), progress="segment")
@@ -141,6 +142,8 @@ def _predict_into(
         _write_quality(outputs, report, image, label_map, entropy=meter.entropy)
         flags = tuple(flag.name for flag in report.flags)
     if outputs.dicom_seg:
+        from kits_ml.data.dicom_seg import write_dicom_seg
+
         write_dicom_seg(
             outputs.dicom_seg,
             label_map,

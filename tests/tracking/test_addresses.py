@@ -34,7 +34,8 @@ import sys
 import kits_ml.workflows.predict
 from kits_ml.tracking.addresses import local_folders
 (folder,) = local_folders({model!r})
-print(folder.name, [name for name in ("matplotlib", "mlflow", "monai", "tensorflow", "torch") if name in sys.modules])
+names = ("highdicom", "matplotlib", "mlflow", "monai", "tensorflow", "torch")
+print(folder.name, [name for name in names if name in sys.modules])
 """
 
 
