@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
+import threading
 from functools import partial
 from typing import Any
 
@@ -56,7 +59,9 @@ def reporting_of(settings: ServeSettings) -> Reporting:
 
 
 def run(service: Service, settings: ServeSettings) -> None:
-    """Serves a service until it is told to stop."""
+    """Serves a service until it is told to stop; by SIGTERM it ends as by itself, when all is answered."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)  # uvicorn raises the signal again once it has shut down
     config = uvicorn.Config(
         create_app(service),
         host=settings.host,
@@ -71,6 +76,10 @@ def run(service: Service, settings: ServeSettings) -> None:
         timeout_graceful_shutdown=round(settings.timeout_seconds),
     )
     _Server(config).run()
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
 
 
 class _Server(uvicorn.Server):

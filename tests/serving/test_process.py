@@ -182,7 +182,7 @@ def test_what_is_at_work_is_finished_when_it_is_told_to_stop(running, scan):
     found = []
     client = threading.Thread(target=lambda: found.append(running.post(scan, response="all").status_code))
     client.start()
-    time.sleep(0.05)
+    wait_until(lambda: "kits_ml_requests_in_house 1" in requests.get(f"{running.url}/metrics", timeout=60).text)
     running.process.send_signal(signal.SIGTERM)
     client.join(120)
     assert running.process.wait(120) == 0
