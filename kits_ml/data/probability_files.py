@@ -45,8 +45,10 @@ def write_probabilities(path: str | Path, foreground: Callable[[], np.ndarray], 
         stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
         for label in range(NUM_CLASSES):
             for part in _blocks(geometry.shape):
-                shown = [geometry.to_file(one)[..., part] for one in foreground()]
-                stream.write((shown[label - 1] if label else _background(shown)).tobytes(order="F"))
+                # a copy, so that of what is mapped no more than one class is held at a time
+                needed = [label] if label else range(1, NUM_CLASSES)
+                shown = [geometry.to_file(foreground()[one - 1])[..., part].copy() for one in needed]
+                stream.write((shown[0] if label else _background(shown)).tobytes(order="F"))
 
 
 def _blocks(shape: tuple[int, int, int]) -> list[slice]:
