@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -23,6 +24,31 @@ def open_to_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there is no room left, or none for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def reserve(descriptor: int, start: int, end: int) -> None:
+    """Makes room in an open file, so that a full disk is an error here and not when a page of a mapping is written.
+
+    Args:
+        descriptor: of the file.
+        start, end: bytes.
+
+    Raises:
+        OSError: no room. A file system that cannot promise any is passed over, and so is macOS, which has no such
+            call.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, start, end - start)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
 
 
 def write_bytes(path: Path, payload: bytes) -> None:

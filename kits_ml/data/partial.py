@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -17,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kits_ml.errors import InputError
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+from kits_ml.files import is_disk_full
 
 
 class DamagedError(ValueError):
@@ -119,7 +117,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if is_disk_full(error):
             raise DiskFullError(f"{path}: the disk is full; what has come so far is kept, run again") from error
         raise InputError(f"{path}: cannot be read or written ({error})") from error
 

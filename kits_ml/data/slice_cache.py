@@ -12,7 +12,6 @@ Removing the store removes the cache.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -29,6 +28,7 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
+from kits_ml import files
 from kits_ml.data.slices import PIXEL_COLUMNS, PreparedStore, pixels_per_class
 from kits_ml.errors import InputError
 
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 #: In the order of what `PreparedStore.read_slice` gives.
 FILES = ("grey.npy", "labels.npy")
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def open_cache(store: PreparedStore) -> tuple[np.ndarray, np.ndarray]:
@@ -101,11 +99,11 @@ def _build(store: PreparedStore, folder: Path, shape: tuple[int, ...]) -> None:
             try:
                 _decode(store, folder, shape)
             except OSError as error:
-                if error.errno in _DISK_FULL:
+                if files.is_disk_full(error):
                     shutil.rmtree(_partial(folder), ignore_errors=True)
                 raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not files.is_disk_full(error):
             raise InputError(f"{folder}: cannot be written ({error})") from error
         num_gb = 2 * math.prod(shape) / 1e9
         raise InputError(
@@ -174,14 +172,8 @@ def _decode(store: PreparedStore, folder: Path, shape: tuple[int, ...]) -> None:
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:
     """Makes a file of zeros that holds its room on the disk, where the file system can promise it."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if not hasattr(os, "posix_fallocate"):
-        return
     with path.open("r+b") as stream:
-        try:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise
+        files.reserve(stream.fileno(), 0, path.stat().st_size)
 
 
 def _decode_case(store: PreparedStore, partial: Path, *, first: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import tempfile
 import weakref
 
 import numpy as np
 
+from kits_ml import files
 from kits_ml.errors import InputError
 from kits_ml.inference.pieces import slabs
 
@@ -140,18 +139,12 @@ class UncertaintyMeter:
         return {name: total / num_voxels / 255 if num_voxels else None for name, total in totals.items()}
 
     def _reserve(self, num_maps: int) -> None:
-        """Makes room for that many maps, zeros: a full disk is an error here, not when a page of it is written."""
+        """Makes room for that many maps, zeros."""
         num_voxels = math.prod(self.shape)
         start, end = self._num_maps * num_voxels, num_maps * num_voxels
         self._file.truncate(end)
         self._num_maps = num_maps
-        if not hasattr(os, "posix_fallocate"):  # macOS
-            return
-        try:
-            os.posix_fallocate(self._file.fileno(), start, end - start)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise  # others: a file system that cannot promise
+        files.reserve(self._file.fileno(), start, end)
 
     def _map(self, number: int) -> np.ndarray:
         offset = number * math.prod(self.shape)

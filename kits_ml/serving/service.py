@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from kits_ml.config import ServeSettings
 from kits_ml.errors import InputError, first_line
+from kits_ml.files import is_disk_full
 from kits_ml.serving import answers, uploads
 from kits_ml.serving.answers import Answer, Reporting, Wanted
 from kits_ml.serving.champion import Champion, Model
@@ -98,7 +98,7 @@ class Service:
         except MemoryError as error:
             raise RefusedError(413, "the scan needs more memory than there is") from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise
             raise RefusedError(507, "no space left for the upload") from error
         finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import math
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from typing import Literal
 import nibabel as nib
 
 from kits_ml.errors import first_line
+from kits_ml.files import is_disk_full
 from kits_ml.serving.limits import MOST_EXTRA_BYTES, Limits
 from kits_ml.serving.refusals import RefusedError
 
@@ -140,6 +140,6 @@ def refused_if(errors: type[BaseException] | tuple[type[BaseException], ...], wh
     try:
         yield
     except errors as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise RefusedError(507, "no space left to unpack the upload") from error
         raise RefusedError(422, f"{what} ({first_line(error)})") from error

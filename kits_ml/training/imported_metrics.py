@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
@@ -107,6 +108,7 @@ def named_paths(text: str | None) -> dict[str, str]:
     return found
 
 
+@functools.cache  # a training asks before it starts, in the self-test, and when it begins
 def label_form(path: str) -> LabelForm:
     """The form in which a metric takes labels in a training, by trying: one-hot if it can, else sparse.
 

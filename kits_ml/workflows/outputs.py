@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ def appearing_together(outputs: Outputs) -> Iterator[Outputs]:
     except InputError as error:
         raise InputError(_as_asked_for(str(error), hidden, paths)) from error
     except OSError as error:
-        if is_disk_full(error):
+        if files.is_disk_full(error):
             error.filename = error.filename or str(outputs.output.parent)
         raise
     finally:
@@ -103,11 +102,6 @@ def appearing_together(outputs: Outputs) -> Iterator[Outputs]:
         for folder in reversed(made):
             with contextlib.suppress(OSError):  # somebody else has put something there
                 folder.rmdir()
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether there is no room left, or none for this user."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _make_folder(folder: Path, made: list[Path]) -> None:

@@ -57,9 +57,9 @@ def predict(settings: PredictSettings) -> Predicted:
     if not settings.overwrite:
         check_absent(outputs)
     image = read_scan(Path(settings.image))  # before the model, which may be far away
-    if outputs.dicom_seg and not image.slice_paths:
-        raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
     if outputs.dicom_seg:
+        if not image.slice_paths:
+            raise InputError(f"dicom_seg: found {settings.image}, expected a folder of DICOM slices")
         from kits_ml.data.dicom_seg import check_source  # DICOM's libraries are half a second of imports
 
         check_source(image)

@@ -19,10 +19,9 @@ import kits_ml
 from kits_ml import files, runtime
 from kits_ml.config import PredictSettings, QualitySettings
 from kits_ml.data import scans, volumes
-from kits_ml.data.dicom_seg import check_source
 from kits_ml.errors import InputError, first_line
 from kits_ml.labels import REGIONS
-from kits_ml.workflows.outputs import SUFFIXES, Outputs, check_suffix, is_disk_full
+from kits_ml.workflows.outputs import SUFFIXES, Outputs, check_suffix
 from kits_ml.workflows.predict import Predicted, predict_scan, read_scan
 from kits_ml.workflows.scan_jobs import ScanJob
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
@@ -83,7 +82,7 @@ def predict_folder(settings: PredictSettings) -> PredictedFolder:
             rows[scan.name], is_kept = _attempt(job, segmenter, settings)
             num_kept += is_kept
     except BaseException as error:  # Ctrl-C and a full disk leave a table of what is done
-        if is_disk_full(error):
+        if files.is_disk_full(error):
             error.filename = error.filename or str(output)
         with contextlib.suppress(OSError):
             _write_table(output, rows)
@@ -107,7 +106,7 @@ def _attempt(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> t
         job.finish(row)
         return row, False
     except Exception as error:
-        if is_disk_full(error):
+        if files.is_disk_full(error):
             raise
         message = _message(error)
     return scan | {"message": _say(job, message)}, False
@@ -128,6 +127,8 @@ def _predict(job: ScanJob, segmenter: Segmenter, settings: PredictSettings) -> t
 def _possible(outputs: Outputs, image: volumes.Volume) -> tuple[Outputs, str]:
     """The outputs that a scan can have, and why it cannot have the others; a series may allow no DICOM SEG."""
     if outputs.dicom_seg:
+        from kits_ml.data.dicom_seg import check_source  # DICOM's libraries are half a second of imports
+
         try:
             check_source(image)
         except InputError as error:

@@ -58,14 +58,12 @@ class Segmenter:
     Attributes:
         network: one network with its preparation, or several.
         postprocessing: what is done to each label map.
-        folders: of the models, in the order of their addresses.
-        models: what they were when they were loaded, in that order.
+        models: what they were when they were loaded, in the order of their addresses.
         engine, test_time_augmentation: how they are used.
     """
 
     network: Predictor | Ensemble
     postprocessing: PostprocessingSettings
-    folders: tuple[Path, ...]
     models: tuple[ModelSource, ...] = ()
     engine: str = "keras"
     test_time_augmentation: str = "none"
@@ -143,7 +141,6 @@ def load_segmenter(model: str, settings: SegmentationSettings) -> Segmenter:
     return Segmenter(
         network=network,
         postprocessing=choose_postprocessing(network, settings),
-        folders=folders,
         models=models,
         engine=settings.engine,
         test_time_augmentation=settings.test_time_augmentation,
@@ -200,7 +197,7 @@ def choose_postprocessing(network: Predictor | Ensemble, settings: SegmentationS
 def as_stored(network: Predictor | Ensemble) -> Segmenter:
     """A network that is loaded, with the post-processing that is stored with it."""
     cleaning = postprocessing.settings_of(network.description, source="model")
-    return Segmenter(network=network, postprocessing=cleaning, folders=())
+    return Segmenter(network=network, postprocessing=cleaning)
 
 
 def members_of(network: Predictor | Ensemble) -> list[Predictor]:

@@ -31,7 +31,7 @@ def test_a_folder(tmp_path):
 
 HEAVY = """
 import sys
-import kits_ml.workflows.predict
+import kits_ml.cli, kits_ml.workflows.predict, kits_ml.workflows.predict_folder  # as `kits-ml predict` does
 from kits_ml.tracking.addresses import local_folders
 (folder,) = local_folders({model!r})
 names = ("highdicom", "matplotlib", "mlflow", "monai", "tensorflow", "torch")

@@ -6,38 +6,21 @@ import keras
 import numpy as np
 import pytest
 
-from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.evaluation.misreading import misread_iou_of_background
 from kits_ml.training import fit as training
 from kits_ml.training.as_reported import TRAINING_METRIC, VALIDATION_METRIC, AsReported, ReportMeanIoU
-from kits_ml.training.batches import SliceArrays
 from kits_ml.training.metrics import validation_scores
+from tests.training.conftest import fit_two_patients, two_patients
 
 SETTINGS = TrainSettings(
     image_size=32, base_filters=4, depth=2, epochs=2, steps_per_epoch=3, batch_size=4, as_reported=True
 )
 
 
-def _slices(seed: int) -> SliceArrays:
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((8, 32, 32), np.uint8)
-    labels[:, 8:16, 8:16] = 1
-    labels[:, 10:12, 10:12] = 2
-    grey = (60 + 70 * labels + rng.normal(0, 5, labels.shape)).astype(np.uint8)
-    return SliceArrays(grey=grey, labels=labels, cases=("a",) * 4 + ("b",) * 4)
-
-
-def _fit(settings):
-    runtime.configure(precision="float32")
-    runtime.seed_everything(0)
-    model = models.build(settings)
-    return model, training.fit(model, _slices(0), _slices(1), settings)
-
-
 @pytest.fixture(scope="module")
 def fitted():
-    return _fit(SETTINGS)
+    return fit_two_patients(SETTINGS)
 
 
 def test_it_is_logged_each_epoch_under_its_own_names(fitted):
@@ -51,7 +34,7 @@ def test_it_is_logged_each_epoch_under_its_own_names(fitted):
 
 def test_the_validation_reading_is_that_of_keras_on_one_hot_labels_and_softmax(fitted):
     model, found = fitted
-    slices, reported = _slices(1), AsReported()
+    slices, reported = two_patients(1), AsReported()
     validation_scores(model, slices, batch_size=4, observe=reported.observe)
     plain = keras.metrics.MeanIoU(num_classes=3)
     softmax = model.predict_on_batch(slices.grey[..., None].astype(np.float32) / 255)
@@ -61,7 +44,7 @@ def test_the_validation_reading_is_that_of_keras_on_one_hot_labels_and_softmax(f
 
 
 def test_a_model_of_nothing_reads_high():
-    labels = _slices(0).labels  # 64 of 1024 pixels are foreground: 1/16
+    labels = two_patients(0).labels  # 64 of 1024 pixels are foreground: 1/16
     nothing = np.eye(3, dtype=np.float32)[0 * labels]
     metric = ReportMeanIoU()
     metric.update_state(labels, nothing)
@@ -70,7 +53,7 @@ def test_a_model_of_nothing_reads_high():
 
 
 def test_the_training_does_not_change(fitted):
-    _, without = _fit(dataclasses.replace(SETTINGS, as_reported=False))
+    _, without = fit_two_patients(dataclasses.replace(SETTINGS, as_reported=False))
     reported = {TRAINING_METRIC, VALIDATION_METRIC}
     assert set(fitted[1].history) - set(without.history) == reported
     for name, values in without.history.items():

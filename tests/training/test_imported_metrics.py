@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training import fit as training
 from kits_ml.training.as_reported import make_as_reported
-from kits_ml.training.batches import SliceArrays
 from kits_ml.training.imported_metrics import ImportedMetric, label_form, named_paths
+from tests.training.conftest import fit_two_patients, two_patients
 
 SETTINGS = TrainSettings(image_size=32, base_filters=4, depth=2, epochs=2, steps_per_epoch=3, batch_size=4)
 MODULE = "anyones_metrics"
@@ -48,34 +47,18 @@ def module(tmp_path_factory):
         yield
 
 
-def _slices(seed: int) -> SliceArrays:
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((8, 32, 32), np.uint8)
-    labels[:, 8:16, 8:16] = 1
-    labels[:, 10:12, 10:12] = 2
-    grey = (60 + 70 * labels + rng.normal(0, 5, labels.shape)).astype(np.uint8)
-    return SliceArrays(grey=grey, labels=labels, cases=("a",) * 4 + ("b",) * 4)
-
-
-def _fit(settings):
-    runtime.configure(precision="float32")
-    runtime.seed_everything(0)
-    model = models.build(settings)
-    return model, training.fit(model, _slices(0), _slices(1), settings)
-
-
 PATHS = ("keras.metrics:SparseCategoricalAccuracy", f"{MODULE}:ready", f"{MODULE}:accuracy", f"{MODULE}:NoWeights")
 NAMES = ("SparseCategoricalAccuracy", "ready", "accuracy", "NoWeights")
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return _fit(dataclasses.replace(SETTINGS, as_reported=True, as_reported_metrics=", ".join(PATHS)))
+    return fit_two_patients(dataclasses.replace(SETTINGS, as_reported=True, as_reported_metrics=", ".join(PATHS)))
 
 
 def test_they_are_logged_each_epoch_as_keras_computes_them(fitted):
     model, found = fitted
-    slices = _slices(1)
+    slices = two_patients(1)
     softmax = model.predict_on_batch(slices.grey[..., None].astype(np.float32) / 255)
     iou = keras.metrics.OneHotMeanIoU(num_classes=3)
     iou.update_state(np.eye(3, dtype=np.float32)[slices.labels], softmax)
@@ -93,7 +76,7 @@ def test_they_are_logged_each_epoch_as_keras_computes_them(fitted):
 
 
 def test_the_training_does_not_change(fitted):
-    _, without = _fit(SETTINGS)
+    _, without = fit_two_patients(SETTINGS)
     reported = {f"as_reported/{prefix}{name}" for name in (*NAMES, "mean_iou") for prefix in ("", "val_")}
     assert set(fitted[1].history) - set(without.history) == reported
     for name, values in without.history.items():

@@ -37,7 +37,7 @@ _shapes = st.tuples(st.integers(1, 5), st.integers(30, 44), st.integers(30, 44))
 
 def _segmenter(preparation: str, cleaning: PostprocessingSettings) -> Segmenter:
     network = Predictor(by_brightness(), PREPARATIONS[preparation], batch_size=4)
-    return Segmenter(network=network, postprocessing=cleaning, folders=())
+    return Segmenter(network=network, postprocessing=cleaning)
 
 
 def _tilted(affine: np.ndarray, degrees: float) -> np.ndarray:
