@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import logging
@@ -19,8 +20,9 @@ from kits_ml import files
 from kits_ml.config import ConfirmSettings, RegisterSettings, StudySettings, TrainSettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation.tables import CaseScores
+from kits_ml.studies.crew import crew
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.study import results_of
+from kits_ml.studies.study import StudyResult, results_of
 from kits_ml.tracking import studies as tracking
 from kits_ml.workflows.register import register
 from kits_ml.workflows.train import Trained, train
@@ -58,7 +60,8 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
 
     Each patient that is not for test validates in one fold; the test patients are the same in all. The winner is
     chosen by validation scores. A training that is there already, with the same settings, is not repeated, and one
-    that another process is at is left to it: several processes share the work (all but one with `register` off).
+    that another process is at is left to it: several processes share the work (those of
+    other commands with `register` off).
 
     Args:
         settings: study, folds, seeds.
@@ -68,20 +71,13 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
         InputError: no such study, no complete trial, or not one training that came to something.
     """
     study = results_of(settings.select(StudySettings))
-    folder = Path(settings.output) / study.spec.search.name / "confirmed"
-    found: dict[str, dict[str, Any]] = {}
-    failures: dict[str, str] = {}
-    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
-    for name in _not_at_work(planned, folder / "locks"):
-        one = planned[name]
-        try:
-            found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
-        except InputError as error:
-            failures[name] = first_line(error)
-            log.warning("%s: %s", name, failures[name])
-    records = [found[name] for name in planned if name in found]
+    name = study.spec.search.name
+    folder = _folder(study, settings)
+    with crew(functools.partial(_help, run=run), settings, name=name):
+        planned, found, failures = _train_all(study, settings, run=run)
+    records = [found[one] for one in planned if one in found]
     if not records:
-        raise InputError(f"study {study.spec.search.name}: no training came to something: {failures}")
+        raise InputError(f"study {name}: no training came to something: {failures}")
     for part in PARTS:
         rows = [row for record in records for row in record["rows"][part]]
         files.write_bytes(folder / f"{part}.csv", _to_csv(rows).encode())
@@ -118,6 +114,33 @@ def rank(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
+def _help(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained]) -> None:
+    """What the other processes do: trainings, and nothing with them."""
+    _train_all(results_of(settings.select(StudySettings)), settings, run=run)
+
+
+def _train_all(
+    study: StudyResult, settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained]
+) -> tuple[dict[str, TrainSettings], dict[str, dict[str, Any]], dict[str, str]]:
+    """The planned trainings, the records of those that are done, and the messages of those that failed, by name."""
+    folder = _folder(study, settings)
+    found: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
+    for name in _not_at_work(planned, folder / "locks"):
+        one = planned[name]
+        try:
+            found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
+        except InputError as error:
+            failures[name] = first_line(error)
+            log.warning("%s: %s", name, failures[name])
+    return planned, found, failures
+
+
+def _folder(study: StudyResult, settings: ConfirmSettings) -> Path:
+    return Path(settings.output) / study.spec.search.name / "confirmed"
+
+
 def _plan(
     spec: StudySpec, best: Mapping[str, Any], settings: ConfirmSettings, *, experiment: str
 ) -> dict[str, TrainSettings]:
@@ -128,11 +151,10 @@ def _plan(
             for architecture, trial in best.items():
                 name = f"{architecture}_fold{fold}_seed{seed}"
                 changes = {
-                    **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed, "register": False},
+                    **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed},
                     **{"experiment": experiment, "run_name": name},
                 }
-                configuration = {**spec.configuration(architecture, trial.params), **changes}
-                planned[name] = TrainSettings.from_mapping(configuration, source=spec.source)
+                planned[name] = spec.training(architecture, trial.params, changes)
     return planned
 
 
