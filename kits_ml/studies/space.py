@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kits_ml.config import SelectionSettings, SplitSettings, TrainSettings
+from kits_ml.config import CheckpointSettings, SelectionSettings, SplitSettings, TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.settings import suggestion, value_type
 
@@ -18,8 +18,10 @@ NOT_SEARCHABLE = frozenset(
     {
         *SplitSettings.names(),
         *SelectionSettings.names(),
+        *CheckpointSettings.names(),
         *("architecture", "data", "prepared", "num_workers", "skip_failed_cases", "seed", "num_threads"),
-        *("experiment", "run_name", "model_name", "register", "as_reported", "as_reported_metrics"),
+        *("experiment", "run_name", "model_name", "register", "promote", "onnx"),
+        *("as_reported", "as_reported_metrics"),
     }
 )
 
