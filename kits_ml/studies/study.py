@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from kits_ml.config import StudySettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.studies import plots, results, search
+from kits_ml.studies.compared import compared_before
 from kits_ml.studies.objective import Train
 from kits_ml.studies.report import write_page
 from kits_ml.studies.spec import StudySpec, parse_spec, read_spec
@@ -165,7 +166,7 @@ def _report(study: Study, settings: StudySettings) -> StudyResult:
     best = results.write_results(folder, study.studies, study.spec)
     curves = plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
     drawn = plots.write_plots(folder / "plots", study.studies, study.spec)
-    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn])
+    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn], compared=compared_before(folder))
     tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
 
