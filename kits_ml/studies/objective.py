@@ -17,7 +17,7 @@ from optuna.trial import BaseTrial
 
 from kits_ml import runtime
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError, first_line
+from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
 from kits_ml.training.callbacks import SELECTION_METRIC
@@ -59,6 +59,7 @@ def run_trial(
     Raises:
         optuna.TrialPruned: the pruner says that the trial is not worth going on.
         TrialFailedError: memory, a loss that is no number, settings that do not go together.
+        CasesFailedError: cases that cannot be used: no fault of the trial's settings.
     """
     chosen = suggest(trial, spec.spaces[architecture])
     recorder = _Recorder(trial, spec)
@@ -74,7 +75,7 @@ def run_trial(
         raise
     except Exception as error:
         out_of_memory = runtime.is_out_of_memory(error)
-        if not out_of_memory and not isinstance(error, InputError):
+        if not out_of_memory and (not isinstance(error, InputError) or isinstance(error, CasesFailedError)):
             raise
         reason = f"out of memory: {first_line(error)}" if out_of_memory else first_line(error)
         recorder.note(reason=reason)

@@ -101,7 +101,7 @@ def _write(path: Path, draw: Callable[[], Any], *, title: str) -> bool:
             figure.suptitle(title)
             figures.save_figure(path, figure)
         return True
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+    except Exception as error:  # of Optuna's or matplotlib's: a picture is not worth a report
         log.info("%s: not drawn (%s)", path.name, first_line(error))
         return False
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -133,12 +135,12 @@ def _range(entry: Mapping[str, Any], plain: type, *, where: str) -> FloatDistrib
 def _number(value: Any, plain: type, *, where: str) -> int | float:
     """YAML reads `1e-4` as text, for want of a dot; what reads as a number is one."""
     if isinstance(value, str) and plain is float:
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int if plain is int else int | float):
         raise InputError(f"{where}: found {value!r}, expected a {'whole ' if plain is int else ''}number")
+    if not math.isfinite(value):
+        raise InputError(f"{where}: found {value}, expected a finite number")
     return plain(value)
 
 

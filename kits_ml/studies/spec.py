@@ -9,6 +9,7 @@ from typing import Any
 
 from kits_ml import models
 from kits_ml.config import SearchSettings, TrainSettings
+from kits_ml.data.cases import find_cases
 from kits_ml.errors import InputError
 from kits_ml.options import read_config
 from kits_ml.settings import suggestion
@@ -134,6 +135,17 @@ def parse_spec(document: Mapping[str, Any], *, source: str) -> StudySpec:
         sampler=sampler,
         pruner=pruner,
     )
+
+
+def check_data(spec: StudySpec) -> None:
+    """Looks whether the cases are there, lest every trial fails for want of them.
+
+    Raises:
+        InputError: no such folder, or no cases in it.
+    """
+    for folder in dict.fromkeys(fixed.get("data") for fixed in spec.fixed.values()):
+        if folder is not None:  # else phantom cases are made
+            find_cases(folder)
 
 
 def _search_settings(document: Mapping[str, Any], source: str) -> SearchSettings:

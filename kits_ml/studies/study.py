@@ -19,7 +19,7 @@ from kits_ml.studies import plots, results, search
 from kits_ml.studies.compared import compared_before
 from kits_ml.studies.objective import Train
 from kits_ml.studies.report import write_page
-from kits_ml.studies.spec import StudySpec, parse_spec, read_spec
+from kits_ml.studies.spec import StudySpec, check_data, parse_spec, read_spec
 from kits_ml.studies.storage import close_storage, open_storage, shown
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.tracking import studies as tracking
@@ -73,10 +73,11 @@ def run_study(settings: StudySettings, *, train: Train = train_trial) -> StudyRe
     """Begins a study, or goes on with one of the same settings, and reports it when the budget is spent.
 
     Raises:
-        InputError: a bad file, a storage or tracking server that does not answer, a study of that name with other
-            settings, no trial that came to something.
+        InputError: a bad file, no cases, a storage or tracking server that does not answer, a study of that name with
+            other settings, no trial that came to something.
     """
     spec = read_spec(settings.study)
+    check_data(spec)
     with _storage_of(settings) as storage:
         there = _names(storage, spec.search.name)
         if there:
@@ -148,6 +149,7 @@ def _search(study: Study, settings: StudySettings, *, train: Train, report: bool
         tracking.attempt(log_trial, what=f"{architecture}, trial {trial.number}")
 
     try:
+        check_data(study.spec)
         search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
     except BaseException:
         if report:

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError
+from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.studies import objective
 from kits_ml.studies.objective import TrialFailedError, run_trial
 from tests.studies.conftest import pretend
@@ -82,9 +82,12 @@ def test_a_score_that_is_no_number_fails(make_spec):
         _run(make_spec(), train=train)
 
 
-def test_a_fault_of_the_program_is_no_failed_trial(make_spec):
-    with pytest.raises(KeyError):
-        _run(make_spec(), train=_raising(KeyError("loss")))
+def test_a_fault_of_the_program_or_the_data_is_no_failed_trial(make_spec):
+    for error in (KeyError("loss"), CasesFailedError({"case_00001": "cannot be read"}, 5)):
+        trial = FixedTrial(CHOSEN)
+        with pytest.raises(type(error)):
+            run_trial(trial, spec=make_spec(), architecture="unet", train=_raising(error))
+        assert "reason" not in trial.user_attrs
 
 
 def test_settings_that_do_not_go_together_fail_alone(make_spec):

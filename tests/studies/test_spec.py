@@ -55,6 +55,11 @@ def test_more_budget_is_the_same_study(make_spec, document):
             "s.yaml: space.learning_rat: unknown setting 'learning_rat'; did you mean",
         ),
         ({"space": {"gamma": {"low": 2, "high": 1}}}, "s.yaml: space.gamma: an empty range: low 2 is above high 1"),
+        (
+            {"space": {"gamma": {"low": 1, "high": float("nan")}}},
+            "s.yaml: space.gamma.high: found nan, expected a fini",
+        ),
+        ({"space": {"gamma": {"low": 1, "high": "inf"}}}, "s.yaml: space.gamma.high: found inf, expected a finite"),
         ({"space": {"loss": []}}, "s.yaml: space.loss: found choices [], an empty range"),
         ({"space": {"loss": ["dyce"]}}, "s.yaml: space.loss: found 'dyce', expected one of"),
         ({"space": {"gamma": {"low": 0, "high": 1}}}, "s.yaml: space.gamma: found 0.0, expected 0.1 to 10"),
