@@ -17,13 +17,16 @@ from kits_ml.workflows.compare import Compared, draw, page_parts
 
 STUDY_HTML = "study.html"
 
-#: Captions of Optuna's plots, by the name of the file.
+#: Captions of the plots, by the name of the file.
 _CAPTIONS = {
     "history": "The score of each trial, and the best until then.",
     "intermediate_values": "The score of each trial while it trained; a line that ends early was pruned.",
     "importances": "How much of the scores' variance each setting explains (fANOVA), in these trials.",
     "parallel_coordinates": "One line a trial: its settings and its score.",
     "slices": "Score against each setting by itself.",
+    "tuning_curves": "The best score that so many trials, or minutes at the mean time of an architecture's trials, "
+    "may be expected to find (Dodge 2019): exact for a random search; failed trials are left out. A curve that still "
+    "rises says that the budget was short.",
     "pareto_front": "Quality against cost; the front holds the trials that no other beats in both.",
 }
 
@@ -164,9 +167,10 @@ def _pictures(paths: Sequence[Path]) -> list[page.Picture]:
     for path in paths:
         plot = path.stem.replace("_", " ")
         title = "Tuning curves" if path.stem == "tuning_curves" else f"{path.parent.name}: {plot}"
-        caption = _CAPTIONS.get(path.stem, "The best score that so many trials may be expected to find (Dodge 2019).")
         found.append(
-            page.Picture(title=title, image=path.read_bytes(), caption=caption, alt=title, media_type="image/png")
+            page.Picture(
+                title=title, image=path.read_bytes(), caption=_CAPTIONS[path.stem], alt=title, media_type="image/png"
+            )
         )
     return found
 

@@ -145,13 +145,11 @@ def put_below(run_id: str, parent_id: str, *, tags: Mapping[str, str]) -> None:
         client.set_tag(run_id, name, value)
 
 
-def log_results(
-    run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None, place: str | None = None
-) -> None:
-    """Puts single numbers into a run, and a folder's files beside it, or at a place there."""
+def log_results(run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None) -> None:
+    """Puts single numbers into a run, and a folder's files beside it."""
     client = mlflow.MlflowClient()
     if folder is not None:
-        client.log_artifacts(run_id, str(folder), place)
+        client.log_artifacts(run_id, str(folder))
     for name, value in metrics.items():
         client.log_metric(run_id, name, value)
 
