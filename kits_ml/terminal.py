@@ -116,10 +116,14 @@ def report_confirmed(confirmed) -> None:
         click.echo(f"  {name:<24}{value:.4f}")
     for name, message in confirmed.failures.items():
         click.echo(f"failed: {name}: {message}")
+    if confirmed.compared:
+        click.echo("\non test patients:\n")
+        report_comparison(confirmed.compared)
     if confirmed.registered:
         report_registered(confirmed.registered)
-    click.echo(f"\nscores of cases: {confirmed.folder}")
-    click.echo(f"next: kits-ml compare --scores {confirmed.folder / 'test.csv'}")
+        if confirmed.promotion:
+            report_promotion(confirmed.promotion)
+    click.echo(f"\nscores of cases: {confirmed.folder}; all of it: {confirmed.folder.parent / 'study.html'}")
 
 
 def report_progress(spec, progress, best) -> None:

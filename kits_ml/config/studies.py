@@ -42,12 +42,25 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmSettings(StudySettings):
-    """Train the best configuration of each architecture anew over folds and seeds, and score the test patients."""
+    """Train the best configuration of each architecture anew over folds and seeds, and compare them on the test
+    patients."""
 
     confirm_folds: int = setting(5, "folds of the patients that are not for test; each validates once", minimum=2)
     confirm_seeds: int = setting(2, "trainings of each fold, with seeds from 0", minimum=1)
+    control: str = setting("unet", "the architecture that all others are held against")
+    equivalence_margin: float = setting(
+        0.01, "differences of the mean Dice up to here count as none: stated before the test patients are scored"
+    )
     register: bool = setting(True, "register the winner, chosen on validation patients, as challenger")
+    promote: bool = setting(
+        True, "put the registered winner through the gate with promote's defaults: the champion, if it passes"
+    )
     model_name: str = setting("kits-unet", "name in the model registry")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.equivalence_margin > 0:
+            raise InputError(f"equivalence_margin: found {self.equivalence_margin}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +82,11 @@ class SearchSettings(Settings):
         super().__post_init__()
         if not self.name.strip() or "/" in self.name:
             raise InputError(f"name: found {self.name!r}, expected a name without a slash")
+        if self.name in (".", ".."):
+            raise InputError(f"name: found {self.name!r}, expected one that can be a folder's")
         if self.trials is None and self.minutes is None:
             raise InputError("trials: found neither trials nor minutes, expected a budget for each architecture")
+        if self.minutes == 0:
+            raise InputError("minutes: found 0, expected more")
         if self.num_folds == 1:
             raise InputError("num_folds: found 1, expected 0 (no folds) or at least 2")

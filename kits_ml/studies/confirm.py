@@ -9,22 +9,29 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 
-from kits_ml import files
-from kits_ml.config import ConfirmSettings, RegisterSettings, StudySettings, TrainSettings
+from kits_ml import files, runtime
+from kits_ml.config import ConfirmSettings, StudySettings, TrainSettings
 from kits_ml.errors import InputError, first_line
+from kits_ml.evaluation.comparison import costs
 from kits_ml.evaluation.tables import CaseScores
+from kits_ml.settings import suggestion
+from kits_ml.studies.compared import CONFIRMED, COSTS_CSV, TEST_CSV, compare_confirmed
 from kits_ml.studies.crew import crew
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.study import StudyResult, results_of
+from kits_ml.studies.study import StudyResult, report_study, results_of
+from kits_ml.studies.winner import register_winner
+from kits_ml.tracking import run_scores
 from kits_ml.tracking import studies as tracking
-from kits_ml.workflows.register import register
+from kits_ml.tracking.runs import check_tracking_server
+from kits_ml.workflows.compare import Compared
+from kits_ml.workflows.promote import Promotion
 from kits_ml.workflows.train import Trained, train
 
 log = logging.getLogger(__name__)
@@ -32,7 +39,8 @@ log = logging.getLogger(__name__)
 #: What the tables hold of each case and region.
 METRICS = ("dice", "iou", "surface_dice")
 COLUMNS = ("case", "algorithm", "fold", "seed", "region", "metric", "score")
-PARTS = ("validation", "test")
+_AGAIN = "the same command does it when it is started again"
+TABLES = {"validation": "validation.csv", "test": TEST_CSV}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,76 +48,100 @@ class Confirmed:
     """What the confirming trainings gave.
 
     Attributes:
-        folder: with `validation.csv` and `test.csv`, a row a case, region, metric, fold and seed.
-        mean_dice: by architecture, over validation patients, regions and seeds; best first.
+        folder: with `validation.csv` and `test.csv`, a row a case, region, metric, fold and seed, and `costs.csv`.
+        mean_dice: by architecture, over validation patients that all have, regions and seeds; best first.
         failures: messages of trainings that came to nothing, by name.
         run_id: the registered training's MLflow run: of the first architecture the one with the best validation
             score.
+        compared: the comparison on test patients; None where there is nothing to compare.
         registered: the version in the registry; None where `register` was off.
+        promotion: what the gate said of it; None where `register` or `promote` was off, or no answer came.
     """
 
     folder: Path
     mean_dice: Mapping[str, float]
     failures: Mapping[str, str]
     run_id: str
+    compared: Compared | None
     registered: Any
+    promotion: Promotion | None
 
 
 def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained] = train) -> Confirmed:
-    """Trains the best configuration of each architecture over folds and seeds, and scores validation and test cases.
+    """Trains the best configuration of each architecture over folds and seeds, and compares them on test patients.
 
     Each patient that is not for test validates in one fold; the test patients are the same in all. The winner is
     chosen by validation scores. A training that is there already, with the same settings, is not repeated, and one
-    that another process is at is left to it: several processes share the work (those of
-    other commands with `register` off).
+    that another process is at is left to it: several processes share the work, also those of other commands with
+    `register` off.
 
     Args:
-        settings: study, folds, seeds.
+        settings: study, folds, seeds, control and margin.
         run: does one training.
 
     Raises:
-        InputError: no such study, no complete trial, or not one training that came to something.
+        InputError: no such study, no complete trial, a control that is not there, a tracking server that does not
+            answer, not one training that came to something, or no patient whom all architectures validate on.
     """
     study = results_of(settings.select(StudySettings))
     name = study.spec.search.name
+    if len(study.best) > 1 and settings.control not in study.best:
+        known = suggestion(settings.control, list(study.best))
+        raise InputError(f"control: {settings.control!r} has no complete trial in study {name}{known}")
     folder = _folder(study, settings)
     with crew(functools.partial(_help, run=run), settings, name=name):
-        planned, found, failures = _train_all(study, settings, run=run)
-    records = [found[one] for one in planned if one in found]
+        records, failures = _train_all(study, settings, run=run)
     if not records:
         raise InputError(f"study {name}: no training came to something: {failures}")
-    for part in PARTS:
+    for part, table in TABLES.items():
         rows = [row for record in records for row in record["rows"][part]]
-        files.write_bytes(folder / f"{part}.csv", _to_csv(rows).encode())
+        files.write_bytes(folder / table, _to_csv(rows).encode())
+    tracking.attempt(lambda: _write_costs(folder / COSTS_CSV, records), what="the cost", later=_AGAIN)
+    compared = compare_confirmed(
+        folder.parent, control=settings.control, equivalence_margin=settings.equivalence_margin
+    )
+    try:
+        report_study(settings.select(StudySettings))
+    except InputError as error:
+        log.warning("the study's page does not show it yet (%s); try `kits-ml study report`", first_line(error))
     mean_dice = rank(records)
     winner = max(
         (record for record in records if record["algorithm"] == next(iter(mean_dice))),
         key=lambda record: _mean_dice(record["rows"]["validation"]),
     )
-    chosen = RegisterSettings(run_id=winner["run_id"], model_name=settings.model_name)
-    tracking.attempt(
-        lambda: tracking.log_results(study.run_id, folder=folder, metrics={}, place="confirmed"), what="confirmed"
-    )
+    registered, promotion = register_winner(winner, settings) if settings.register else (None, None)
     return Confirmed(
         folder=folder,
         mean_dice=mean_dice,
         failures=failures,
         run_id=winner["run_id"],
-        registered=register(chosen) if settings.register else None,
+        compared=compared,
+        registered=registered,
+        promotion=promotion,
     )
 
 
 def rank(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean validation Dice by architecture, best first; a patient counts once, seeds are averaged within it."""
+    """Mean validation Dice by architecture, best first; a patient counts once, seeds are averaged within it.
+
+    Where a training failed, its patients are left out for all: hard ones would weigh on the others alone.
+
+    Raises:
+        InputError: no patient that all architectures have.
+    """
     by_patient: dict[str, dict[str, list[float]]] = {}
     for record in records:
         patients = by_patient.setdefault(record["algorithm"], {})
         for row in record["rows"]["validation"]:
             if row["metric"] == "dice" and np.isfinite(row["score"]):
                 patients.setdefault(row["case"], []).append(row["score"])
+    common = sorted(set.intersection(*map(set, by_patient.values())))
+    if not common:
+        raise InputError(
+            f"validation: found no patient that all of {', '.join(by_patient)} have, as trainings failed; no winner"
+        )
     means = {
-        name: float(np.mean([np.mean(scores) for scores in patients.values()]))
-        for name, patients in by_patient.items()
+        name: float(np.mean([np.mean(patients[case]) for case in common])) for name, patients in by_patient.items()
     }
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
@@ -121,8 +153,8 @@ def _help(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained])
 
 def _train_all(
     study: StudyResult, settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained]
-) -> tuple[dict[str, TrainSettings], dict[str, dict[str, Any]], dict[str, str]]:
-    """The planned trainings, the records of those that are done, and the messages of those that failed, by name."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The records of the trainings, in the plan's order, and why others came to nothing, by name."""
     folder = _folder(study, settings)
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
@@ -131,14 +163,17 @@ def _train_all(
         one = planned[name]
         try:
             found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
-        except InputError as error:
+        except Exception as error:
+            if not isinstance(error, InputError) and not runtime.is_out_of_memory(error):
+                raise
+            check_tracking_server()  # where that is why, all others would fail alike
             failures[name] = first_line(error)
             log.warning("%s: %s", name, failures[name])
-    return planned, found, failures
+    return [found[name] for name in planned if name in found], failures
 
 
 def _folder(study: StudyResult, settings: ConfirmSettings) -> Path:
-    return Path(settings.output) / study.spec.search.name / "confirmed"
+    return Path(settings.output) / study.spec.search.name / CONFIRMED
 
 
 def _plan(
@@ -172,21 +207,22 @@ def _not_at_work(names: Iterable[str], locks: Path) -> Iterator[str]:
 def _train_once(
     name: str, settings: TrainSettings, *, folder: Path, parent_id: str, run: Callable[[TrainSettings], Trained]
 ) -> dict[str, Any]:
-    path = folder / "runs" / f"{name}.json"
+    path, record = folder / "runs" / f"{name}.json", None
     if path.exists():
         record = json.loads(path.read_text())
-        if record["settings"] == settings.to_dict():
-            return record
-    trained = run(settings)
+    if record is None or record["settings"] != settings.to_dict():
+        trained = run(settings)
+        record = {
+            "algorithm": settings.architecture,
+            "run_id": trained.run_id,
+            "settings": settings.to_dict(),
+            "rows": {part: _rows(trained.scores.get(part, ()), settings) for part in TABLES},
+        }
+        files.write_json(path, record)
     tags = {"architecture": settings.architecture, "confirms": name}
-    tracking.attempt(lambda: tracking.put_below(trained.run_id, parent_id, tags=tags), what=name)
-    record = {
-        "algorithm": settings.architecture,
-        "run_id": trained.run_id,
-        "settings": settings.to_dict(),
-        "rows": {part: _rows(trained.scores.get(part, ()), settings) for part in PARTS},
-    }
-    files.write_json(path, record)
+    tracking.attempt(  # again where it was done before: the tracking server may have been away then
+        lambda: tracking.put_below(record["run_id"], parent_id, tags=tags), what=f"the place of {name}", later=_AGAIN
+    )
     return record
 
 
@@ -214,3 +250,12 @@ def _to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _write_costs(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes what the trainings cost, as their runs say: the mean of each architecture."""
+    by_architecture: dict[str, list[costs.Cost]] = {}
+    for record in records:
+        by_architecture.setdefault(record["algorithm"], []).append(run_scores.cost_of(record["run_id"]))
+    rows = [{"algorithm": name, **asdict(costs.mean_cost(found))} for name, found in by_architecture.items()]
+    files.write_csv(path, rows, ["algorithm", *costs.NAMES])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -54,24 +53,35 @@ def tuning_curve(scores: Sequence[float], *, probability: float = 0.9) -> Tuning
     )
 
 
-def tuning_figure(scores: Mapping[str, Sequence[float]], *, score_name: str, probability: float = 0.9) -> Figure:
-    """Draws the tuning curves of several architectures.
+def tuning_figure(
+    scores: Mapping[str, Sequence[float]],
+    *,
+    score_name: str,
+    minutes: Mapping[str, float] | None = None,
+    probability: float = 0.9,
+) -> Figure:
+    """Draws the tuning curves of several architectures, against trials and, beside it, against minutes.
 
     Args:
         scores: of the trials, by architecture; one without trials is left out.
         score_name: for the axis.
+        minutes: of a trial, the mean of each architecture; without them there is no second panel.
         probability: of the intervals.
     """
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, values in scores.items():
-        if not len(values):
-            continue
-        curve = tuning_curve(values, probability=probability)
-        budgets = np.arange(1, len(values) + 1)
-        (line,) = axes.plot(budgets, curve.expected, label=name)
-        axes.fill_between(budgets, curve.low, curve.high, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.set_xlabel("trials")
-    axes.set_ylabel(f"expected best {score_name}")
-    axes.set_title(f"What so many trials may be expected to find; {probability:.0%} intervals")
-    axes.legend()
+    units = {"trials": dict.fromkeys(scores, 1.0)} | ({"minutes of training": minutes} if minutes else {})
+    figure = Figure(figsize=(7 if len(units) == 1 else 11, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(units), sharey=True, squeeze=False)[0]
+    for axes, (unit, of_a_trial) in zip(panels, units.items(), strict=True):
+        for number, (name, values) in enumerate(scores.items()):
+            if not len(values):
+                continue
+            curve, colour = tuning_curve(values, probability=probability), f"C{number % 10}"
+            budgets = of_a_trial[name] * np.arange(1, len(values) + 1)
+            style = "-" if number < 10 else "--"  # there are ten colours
+            axes.plot(budgets, curve.expected, style, label=name, color=colour)
+            axes.fill_between(budgets, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        axes.set_xlabel(unit)
+    panels[0].set_ylabel(f"expected best {score_name}")
+    panels[0].legend()
+    figure.suptitle(f"What so much may be expected to find; {probability:.0%} intervals")
     return figure

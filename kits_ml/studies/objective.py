@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,11 +17,20 @@ from optuna.trial import BaseTrial
 
 from kits_ml import runtime
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError, first_line
+from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
 from kits_ml.training.callbacks import SELECTION_METRIC
 from kits_ml.workflows.trial import Trialled, train_trial
+
+log = logging.getLogger(__name__)
+
+#: User attribute of a trial: when its worker began with it, in seconds since 1970.
+BEGUN = "begun_s"
+
+#: How long, and how often, what a trial found is offered to a storage that does not take it: a full disk, a database
+#: that is started again.
+PATIENCE_S, PAUSE_S = 600.0, 5.0
 
 #: Trains and scores: settings in, and a function to call after each epoch.
 Train = Callable[..., Trialled]
@@ -48,12 +59,13 @@ def run_trial(
     Raises:
         optuna.TrialPruned: the pruner says that the trial is not worth going on.
         TrialFailedError: memory, a loss that is no number, settings that do not go together.
+        CasesFailedError: cases that cannot be used: no fault of the trial's settings.
     """
     chosen = suggest(trial, spec.spaces[architecture])
     recorder = _Recorder(trial, spec)
-    trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
+    recorder.note(worker=f"{platform.node()}:{os.getpid()}", **{BEGUN: time.time()})
     try:
-        for fold in range(max(1, spec.search.num_folds)):
+        for fold in range(recorder.num_folds):
             settings = spec.settings(architecture, chosen, fold=fold)
             recorder.begin(fold, settings)
             recorder.finish(train(settings, on_epoch=recorder.on_epoch))
@@ -63,7 +75,7 @@ def run_trial(
         raise
     except Exception as error:
         out_of_memory = runtime.is_out_of_memory(error)
-        if not out_of_memory and not isinstance(error, InputError):
+        if not out_of_memory and (not isinstance(error, InputError) or isinstance(error, CasesFailedError)):
             raise
         reason = f"out of memory: {first_line(error)}" if out_of_memory else first_line(error)
         recorder.note(reason=reason)
@@ -79,6 +91,7 @@ class _Recorder:
         self.trial = trial
         self.pruner = spec.pruner["name"]
         self.objectives = spec.objectives
+        self.num_folds = max(1, spec.search.num_folds)
         self.finished: list[Trialled] = []
         self.curve: list[dict[str, float]] = []
         self.fold, self.first_step = 0, 0
@@ -93,7 +106,8 @@ class _Recorder:
             raise InputError(f"{SELECTION_METRIC} became {score} in epoch {epoch}")
         if len(self.objectives) == 1 and self.pruner != "WilcoxonPruner":
             so_far = float(np.mean([*(one.score for one in self.finished), score]))
-            self._report(so_far, self.first_step + epoch, where=f"epoch {epoch}, fold {self.fold}")
+            self._report(so_far, self.first_step + epoch)
+            self._prune(f"epoch {epoch}, fold {self.fold}: {SELECTION_METRIC} {so_far:.4f}")
 
     def finish(self, trialled: Trialled) -> None:
         """Takes a finished fold; its patients, in order of names, are steps that no other fold has."""
@@ -101,8 +115,9 @@ class _Recorder:
         self.finished.append(trialled)
         if self.pruner == "WilcoxonPruner":
             for number, name in enumerate(sorted(trialled.cases), start=first):
-                self.trial.report(trialled.cases[name]["foreground_iou"], number)
-            self._prune(f"patients of {len(self.finished)} folds")
+                self._report(trialled.cases[name]["foreground_iou"], number)
+            if len(self.finished) < self.num_folds:  # else there is nothing left to save
+                self._prune(f"patients of {len(self.finished)} folds")
 
     def values(self) -> float | tuple[float, ...]:
         """The objectives: the mean over folds, of minutes the sum."""
@@ -113,7 +128,7 @@ class _Recorder:
 
     def note(self, **values: Any) -> None:
         for name, value in values.items():
-            self.trial.set_user_attr(name, value)
+            _patiently(lambda name=name, value=value: self.trial.set_user_attr(name, value))
 
     def keep(self) -> None:
         """Leaves all there is with the trial."""
@@ -125,12 +140,11 @@ class _Recorder:
         best = {"best_epoch": self.finished[0].best_epoch} if self.finished else {}
         self.note(curve=self.curve, cases=cases, **self._costs(), **best)
 
-    def _report(self, value: float, step: int, *, where: str) -> None:
-        self.trial.report(value, step)
-        self._prune(f"{where}: {SELECTION_METRIC} {value:.4f}")
+    def _report(self, value: float, step: int) -> None:
+        _patiently(lambda: self.trial.report(value, step))
 
     def _prune(self, what: str) -> None:
-        if self.trial.should_prune():
+        if _patiently(self.trial.should_prune):
             raise optuna.TrialPruned(f"pruned by {self.pruner} after {what}")
 
     def _costs(self) -> dict[str, float]:
@@ -142,3 +156,22 @@ class _Recorder:
             "gflops": last["gflops"],
             "training_minutes": sum(one.training_minutes for one in self.finished),
         }
+
+
+def _patiently(action: Callable[[], Any]) -> Any:
+    """Does something with the storage, and again where the storage fails, so that no training is lost by that.
+
+    Raises:
+        optuna.exceptions.StorageInternalError: it failed for `PATIENCE_S`.
+    """
+    ends = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return action()
+        except optuna.exceptions.StorageInternalError as error:
+            if time.monotonic() >= ends:
+                raise
+            log.warning(
+                "the storage does not take a trial's record (%s); trying again", first_line(error.__cause__ or error)
+            )
+            time.sleep(PAUSE_S)

@@ -17,6 +17,7 @@ from optuna.visualization import matplotlib as drawn
 from kits_ml import figures
 from kits_ml.errors import first_line
 from kits_ml.studies.curves import tuning_figure
+from kits_ml.studies.search import minutes_of
 from kits_ml.studies.spec import StudySpec
 
 log = logging.getLogger(__name__)
@@ -47,22 +48,29 @@ def write_plots(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySp
 
 def write_tuning_curves(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySpec) -> Path:
     """Draws `tuning_curves.png`: all architectures, pruned trials with the best score that they reached."""
-    scores = {
-        name: [value for trial in study.get_trials(deepcopy=False) if (value := _reached(trial, spec)) is not None]
-        for name, study in studies.items()
-    }
-    figure = tuning_figure(scores, score_name=spec.objectives[0])
-    figures.save_figure(folder / "tuning_curves.png", figure)
-    plt.close(figure)
+    scores: dict[str, list[float]] = {}
+    minutes: dict[str, float] = {}
+    for name, study in studies.items():
+        found = [(_reached(trial, spec), minutes_of(trial)) for trial in study.get_trials(deepcopy=False)]
+        found = [(score, spent) for score, spent in found if score is not None]
+        scores[name] = [score for score, _ in found]
+        minutes[name] = float(np.mean([spent for _, spent in found])) if found else 0.0
+    figures.save_figure(
+        folder / "tuning_curves.png", tuning_figure(scores, score_name=spec.objectives[0], minutes=minutes)
+    )
     return folder / "tuning_curves.png"
 
 
 def _reached(trial: optuna.trial.FrozenTrial, spec: StudySpec) -> float | None:
+    """The score; of a pruned trial the mean over its folds of the best epoch; None where there is none."""
     if trial.state == TrialState.COMPLETE:
         return trial.values[0]
-    if trial.state == TrialState.PRUNED:
-        return max((row[spec.objectives[0]] for row in trial.user_attrs.get("curve", ())), default=None)
-    return None
+    if trial.state != TrialState.PRUNED:
+        return None
+    best: dict[float, float] = {}
+    for row in trial.user_attrs.get("curve", ()):
+        best[row["fold"]] = max(best.get(row["fold"], -np.inf), row[spec.objectives[0]])
+    return float(np.mean(list(best.values()))) if best else None
 
 
 def _plots(study: optuna.Study, spec: StudySpec, *, num_complete: int) -> dict[str, Callable[[], Any]]:
@@ -93,7 +101,7 @@ def _write(path: Path, draw: Callable[[], Any], *, title: str) -> bool:
             figure.suptitle(title)
             figures.save_figure(path, figure)
         return True
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+    except Exception as error:  # of Optuna's or matplotlib's: a picture is not worth a report
         log.info("%s: not drawn (%s)", path.name, first_line(error))
         return False
     finally:

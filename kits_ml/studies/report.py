@@ -13,22 +13,31 @@ from optuna.trial import FrozenTrial, TrialState
 from kits_ml import files, page
 from kits_ml.studies import results, search
 from kits_ml.studies.spec import StudySpec
+from kits_ml.workflows.compare import Compared, draw, page_parts
 
 STUDY_HTML = "study.html"
 
-#: Captions of Optuna's plots, by the name of the file.
+#: Captions of the plots, by the name of the file.
 _CAPTIONS = {
     "history": "The score of each trial, and the best until then.",
     "intermediate_values": "The score of each trial while it trained; a line that ends early was pruned.",
     "importances": "How much of the scores' variance each setting explains (fANOVA), in these trials.",
     "parallel_coordinates": "One line a trial: its settings and its score.",
     "slices": "Score against each setting by itself.",
+    "tuning_curves": "The best score that so many trials, or minutes at the mean time of an architecture's trials, "
+    "may be expected to find (Dodge 2019): exact for a random search; failed trials are left out. A curve that still "
+    "rises says that the budget was short.",
     "pareto_front": "Quality against cost; the front holds the trials that no other beats in both.",
 }
 
 
 def write_page(
-    folder: Path, studies: Mapping[str, optuna.Study], spec: StudySpec, *, pictures: Sequence[Path]
+    folder: Path,
+    studies: Mapping[str, optuna.Study],
+    spec: StudySpec,
+    *,
+    pictures: Sequence[Path],
+    compared: Compared | None = None,
 ) -> Path:
     """Writes `study.html`, which needs no other file and no network.
 
@@ -38,21 +47,49 @@ def write_page(
         spec: what the study's file says.
         pictures: PNG files in the order they are shown; the name of a picture's folder is its architecture, but for
             `tuning_curves.png`.
+        compared: the comparison of the confirming trainings, once there is one: it gives the answer then.
     """
     best = results.best_trials(studies)
     progress = {name: search.progress(study) for name, study in studies.items()}
     html = page.render(
         title=f"Study {spec.search.name}",
-        subtitle=f"{len(studies)} architectures, {', '.join(spec.objectives)} of validation patients; test patients "
-        "were not looked at",
-        verdict=_headline(best, spec),
-        sentences=[_sentence(name, progress[name], best.get(name), spec) for name in studies],
-        caveats=_caveats(progress, spec),
-        parts=[_architectures(progress, best, spec), _configurations(best), *_reasons(studies), *_pictures(pictures)],
+        subtitle=_subtitle(studies, spec, compared),
+        verdict=compared.verdict.headline if compared else _headline(best, spec),
+        sentences=[
+            *(compared.verdict.contrasts.values() if compared else ()),
+            *(_sentence(name, progress[name], best.get(name), spec) for name in studies),
+        ],
+        caveats=[*(compared.verdict.caveats if compared else ()), *_caveats(progress, spec)],
+        parts=[
+            *(_confirmed(compared) if compared else ()),
+            *(_architectures(progress, best, spec), _configurations(best), *_reasons(studies), *_pictures(pictures)),
+        ],
         settings=page.Table(title="Settings", header=("setting", "value"), rows=_flat(spec.document)),
     )
     files.write_bytes(folder / STUDY_HTML, html.encode())
     return folder / STUDY_HTML
+
+
+def _subtitle(studies: Mapping[str, optuna.Study], spec: StudySpec, compared: Compared | None) -> str:
+    searched = f"{len(studies)} architectures, searched by {', '.join(spec.objectives)} of validation patients; "
+    if compared is None:
+        return searched + "test patients were not looked at"
+    plan = compared.comparison.plan
+    return searched + (
+        f"the best of each trained anew and compared on {compared.comparison.num_cases} test patients, whom the "
+        f"search never saw: margin of equivalence {plan.equivalence_margin:g}, alpha {plan.alpha:g}, test {plan.test}"
+    )
+
+
+def _confirmed(compared: Compared) -> list[page.Text | page.Table | page.Picture]:
+    """What the confirming trainings showed, before what the search found."""
+    runs = ", ".join(f"{name} {number}" for name, number in compared.aligned.num_replicates.items())
+    about = f"Test patients, scores averaged over trainings first ({runs}); folds and seeds are the trainings."
+    return [
+        page.Text(title="Confirmed", paragraphs=[about]),
+        *page_parts(compared, draw(compared)),
+        page.Text(title="Searched", paragraphs=["What follows is of validation patients, and of trials alone."]),
+    ]
 
 
 def _headline(best: Mapping[str, FrozenTrial], spec: StudySpec) -> str:
@@ -130,9 +167,10 @@ def _pictures(paths: Sequence[Path]) -> list[page.Picture]:
     for path in paths:
         plot = path.stem.replace("_", " ")
         title = "Tuning curves" if path.stem == "tuning_curves" else f"{path.parent.name}: {plot}"
-        caption = _CAPTIONS.get(path.stem, "The best score that so many trials may be expected to find (Dodge 2019).")
         found.append(
-            page.Picture(title=title, image=path.read_bytes(), caption=caption, alt=title, media_type="image/png")
+            page.Picture(
+                title=title, image=path.read_bytes(), caption=_CAPTIONS[path.stem], alt=title, media_type="image/png"
+            )
         )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kits_ml.config import SearchSettings
-from kits_ml.studies.objective import Train, TrialFailedError, run_trial
+from kits_ml.studies.objective import BEGUN, Train, TrialFailedError, run_trial
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.storage import has_heartbeat
+from kits_ml.studies.storage import give_up_silent, has_heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,8 @@ class Progress:
         failed: trials that ended for a reason in their settings.
         lost: trials whose worker was killed or stopped.
         running, waiting: trials that somebody is at, or that wait for somebody.
-        minutes: training time of ended and running trials.
+        minutes: training time of ended and running trials, but for the lost ones: when a trial was given up does not
+            tell how long it trained.
     """
 
     complete: int = 0
@@ -54,10 +54,10 @@ def progress(study: optuna.Study) -> Progress:
     counts = dict.fromkeys(("complete", "pruned", "failed", "lost", "running", "waiting"), 0)
     minutes = 0.0
     for trial in study.get_trials(deepcopy=False):
-        if SURPLUS in trial.user_attrs:
+        if SURPLUS in trial.user_attrs and trial.state.is_finished():
             continue
         counts[_kind(trial)] += 1
-        minutes += _minutes(trial)
+        minutes += minutes_of(trial)
     return Progress(**counts, minutes=minutes)
 
 
@@ -99,6 +99,9 @@ def work(
 ) -> None:
     """Does trials until every architecture's budget is spent, by this worker or by others.
 
+    It ends when no trial is running any more, so that whoever reports then reports all, and a worker that is killed
+    in the last trial is noticed. Without heartbeats that cannot be waited for.
+
     Args:
         studies: Optuna's, by architecture.
         spec: the study.
@@ -109,11 +112,13 @@ def work(
     beats = all(has_heartbeat(study._storage) for study in studies.values())
     while True:
         done = {name: progress(study) for name, study in studies.items()}
-        if all(is_spent(one, spec.search) for one in done.values()):
+        spent = all(is_spent(one, spec.search) for one in done.values())
+        if spent and not (beats and any(one.running for one in done.values())):
             return
-        name = next_architecture(done, spec.search, count_running=beats)
+        name = None if spent else next_architecture(done, spec.search, count_running=beats)
         if name is None:
-            _give_up_stale(studies)
+            for study in studies.values():
+                give_up_silent(study)
             time.sleep(poll_s)
             continue
         _one_trial(name, studies[name], spec, train=train, on_trial=on_trial, beats=beats)
@@ -132,20 +137,32 @@ def is_surplus(number: int, trials: Sequence[FrozenTrial], budget: int, *, count
 def _one_trial(
     name: str, study: optuna.Study, spec: StudySpec, *, train: Train, on_trial: Callable, beats: bool
 ) -> None:
+    given_up = False
+
     def objective(trial: optuna.Trial) -> float | tuple[float, ...]:
+        nonlocal given_up
         budget, others = spec.search.trials, study.get_trials(deepcopy=False)
         if budget is not None and is_surplus(trial.number, others, budget, count_running=beats):
             trial.set_user_attr(SURPLUS, True)
             raise TrialFailedError("the budget was spent when it was begun")
         log.info("%s, trial %d", name, trial.number)
-        return run_trial(trial, spec=spec, architecture=name, train=train)
+        try:
+            return run_trial(trial, spec=spec, architecture=name, train=train)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            given_up = True
+            raise
 
     def tell(study: optuna.Study, trial: FrozenTrial) -> None:
         if SURPLUS not in trial.user_attrs:
             log.info("%s, trial %d: %s", name, trial.number, outcome(trial))
             on_trial(name, trial)
 
-    study.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[tell])
+    try:
+        study.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[tell])
+    except ValueError:  # Optuna's: the trial has ended already
+        if not given_up:
+            raise
+        log.warning("%s: a trial was given up by others, as this worker gave no sign of life for a while", name)
 
 
 def outcome(trial: FrozenTrial) -> str:
@@ -162,20 +179,17 @@ def reason(trial: FrozenTrial) -> str:
     return trial.user_attrs.get("reason", "its worker was stopped, or gave no sign of life")
 
 
-def _give_up_stale(studies: Mapping[str, optuna.Study]) -> None:
-    for study in studies.values():
-        if has_heartbeat(study._storage):
-            optuna.storages.fail_stale_trials(study)
-
-
 def _kind(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return "failed" if "reason" in trial.user_attrs else "lost"
     return trial.state.name.lower()
 
 
-def _minutes(trial: FrozenTrial) -> float:
-    if trial.datetime_start is None:
+def minutes_of(trial: FrozenTrial) -> float:
+    """How long a trial has trained; 0 for one that was lost, or that has only just been begun."""
+    if _kind(trial) == "lost":
         return 0.0
-    ended = trial.datetime_complete or datetime.datetime.now()
-    return max(0.0, (ended - trial.datetime_start).total_seconds() / 60)
+    if trial.datetime_start is not None and trial.datetime_complete is not None:
+        return max(0.0, (trial.datetime_complete - trial.datetime_start).total_seconds() / 60)
+    # Optuna's times are those of the worker's time zone
+    return max(0.0, time.time() - trial.user_attrs.get(BEGUN, time.time())) / 60

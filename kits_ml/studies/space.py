@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kits_ml.config import SelectionSettings, SplitSettings, TrainSettings
+from kits_ml.config import CheckpointSettings, SelectionSettings, SplitSettings, TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.settings import suggestion, value_type
 
@@ -18,8 +20,10 @@ NOT_SEARCHABLE = frozenset(
     {
         *SplitSettings.names(),
         *SelectionSettings.names(),
+        *CheckpointSettings.names(),
         *("architecture", "data", "prepared", "num_workers", "skip_failed_cases", "seed", "num_threads"),
-        *("experiment", "run_name", "model_name", "register", "as_reported", "as_reported_metrics"),
+        *("experiment", "run_name", "model_name", "register", "promote", "onnx"),
+        *("as_reported", "as_reported_metrics"),
     }
 )
 
@@ -131,12 +135,12 @@ def _range(entry: Mapping[str, Any], plain: type, *, where: str) -> FloatDistrib
 def _number(value: Any, plain: type, *, where: str) -> int | float:
     """YAML reads `1e-4` as text, for want of a dot; what reads as a number is one."""
     if isinstance(value, str) and plain is float:
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int if plain is int else int | float):
         raise InputError(f"{where}: found {value!r}, expected a {'whole ' if plain is int else ''}number")
+    if not math.isfinite(value):
+        raise InputError(f"{where}: found {value}, expected a finite number")
     return plain(value)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kits_ml import models
 from kits_ml.config import SearchSettings, TrainSettings
+from kits_ml.data.cases import find_cases
 from kits_ml.errors import InputError
 from kits_ml.options import read_config
 from kits_ml.settings import suggestion
@@ -33,6 +34,9 @@ _NOT_IN_BASE = {
     "fold": "num_folds at the top of the file",
     "register": "nothing: trials are never registered",
     "promote": "nothing: trials are never registered",
+    "init_from": "nothing: trials start with fresh weights",
+    "resume": "nothing: trials are not gone on with",
+    "resume_run": "nothing: trials are not gone on with",
     "as_reported": "nothing: the report's metric decides nothing",
     "as_reported_metrics": "nothing: a metric as reported decides nothing",
     "run_name": "nothing: runs are named by architecture and trial",
@@ -143,6 +147,17 @@ def parse_spec(document: Mapping[str, Any], *, source: str) -> StudySpec:
         sampler=sampler,
         pruner=pruner,
     )
+
+
+def check_data(spec: StudySpec) -> None:
+    """Looks whether the cases are there, lest every trial fails for want of them.
+
+    Raises:
+        InputError: no such folder, or no cases in it.
+    """
+    for folder in dict.fromkeys(fixed.get("data") for fixed in spec.fixed.values()):
+        if folder is not None:  # else phantom cases are made
+            find_cases(folder)
 
 
 def _search_settings(document: Mapping[str, Any], source: str) -> SearchSettings:

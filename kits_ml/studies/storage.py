@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
 from kits_ml.config import StudySettings
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 #: How long a database gets to answer, and how long SQLite waits for another worker's write.
 CONNECT_TIMEOUT_S = 10
 SQLITE_TIMEOUT_S = 120
+
+#: Optuna's table of signs of life.
+_HEARTBEATS = sqlalchemy.table("trial_heartbeats", sqlalchemy.column("trial_id"))
 
 #: What a stale trial is followed by: called with the study and the trial.
 OnStale = Callable[[optuna.Study, optuna.trial.FrozenTrial], None]
@@ -62,6 +67,26 @@ def close_storage(storage: BaseStorage) -> None:
 def has_heartbeat(storage: BaseStorage) -> bool:
     """Whether the storage notices killed workers."""
     return isinstance(getattr(storage, "_backend", storage), RDBStorage)
+
+
+def give_up_silent(study: optuna.Study) -> None:
+    """Fails the trials whose workers give no sign of life, and puts them back once; nothing without heartbeats.
+
+    Optuna passes over a trial whose worker was killed before its first sign of life. It gets one in its place here,
+    and is given up when that has become old.
+    """
+    storage = getattr(study._storage, "_backend", study._storage)
+    if not isinstance(storage, RDBStorage):
+        return
+    running = [trial._trial_id for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    if running:
+        query = sqlalchemy.select(_HEARTBEATS.c.trial_id).where(_HEARTBEATS.c.trial_id.in_(running))
+        with storage.engine.connect() as connection:
+            beating = set(connection.execute(query).scalars())
+        for trial_id in running:
+            if trial_id not in beating:
+                storage.record_heartbeat(trial_id)
+    optuna.storages.fail_stale_trials(study)
 
 
 def shown(storage: str) -> str:

@@ -17,10 +17,11 @@ from optuna.trial import FrozenTrial
 from kits_ml.config import StudySettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.studies import plots, results, search
+from kits_ml.studies.compared import compared_before
 from kits_ml.studies.crew import crew
 from kits_ml.studies.objective import Train
 from kits_ml.studies.report import write_page
-from kits_ml.studies.spec import StudySpec, parse_spec, read_spec
+from kits_ml.studies.spec import StudySpec, check_data, parse_spec, read_spec
 from kits_ml.studies.storage import close_storage, open_storage, shown
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.tracking import studies as tracking
@@ -74,10 +75,11 @@ def run_study(settings: StudySettings, *, train: Train = train_trial) -> StudyRe
     """Begins a study, or goes on with one of the same settings, and reports it when the budget is spent.
 
     Raises:
-        InputError: a bad file, a storage or tracking server that does not answer, a study of that name with other
-            settings, no trial that came to something.
+        InputError: a bad file, no cases, a storage or tracking server that does not answer, a study of that name with
+            other settings, no trial that came to something.
     """
     spec = read_spec(settings.study)
+    check_data(spec)
     with _storage_of(settings) as storage:
         there = _names(storage, spec.search.name)
         if there:
@@ -150,6 +152,7 @@ def _search(study: Study, settings: StudySettings, *, train: Train, report: bool
 
     name, help_with_it = study.spec.search.name, functools.partial(join_study, train=train)
     try:
+        check_data(study.spec)
         with crew(help_with_it, replace(settings, study=name), name=name):
             search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
     except BaseException:
@@ -169,7 +172,7 @@ def _report(study: Study, settings: StudySettings) -> StudyResult:
     best = results.write_results(folder, study.studies, study.spec)
     curves = plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
     drawn = plots.write_plots(folder / "plots", study.studies, study.spec)
-    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn])
+    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn], compared=compared_before(folder))
     tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
 

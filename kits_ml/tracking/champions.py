@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 #: Tag of the registered model: versions that were champion, oldest first, the present one last.
 HISTORY_TAG = "champions"
 
+#: Tag of a version: the run in which the gate decided on it.
+DECISION_TAG = "gate_run"
+
 _KEPT = 100  # of the history
 _LOCK_TIMEOUT_S = 60
 _MAX_TAG = 5000  # what MLflow takes, characters
@@ -81,6 +84,23 @@ def find_version(name: str, version: int | None = None) -> ModelVersion:
         if version is None:
             return client.get_model_version_by_alias(name, CHALLENGER)
         return client.get_model_version(name, str(version))
+
+
+def version_of_run(name: str, run_id: str) -> ModelVersion | None:
+    """The newest version of a model that comes from a run; None where there is none.
+
+    Raises:
+        InputError: a server that does not answer.
+    """
+    check_tracking_server()
+    with _one_line(f"model {name}, run {run_id}"):
+        found = mlflow.MlflowClient().search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def was_decided(version: ModelVersion) -> bool:
+    """Whether the gate has decided on a version."""
+    return DECISION_TAG in version.tags
 
 
 def set_champion(name: str, version: str, *, expected: Standing) -> Standing:

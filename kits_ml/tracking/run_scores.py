@@ -14,6 +14,7 @@ from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation.comparison.costs import NAMES, Cost
 from kits_ml.evaluation.tables import SCORES_CSV
 from kits_ml.tracking.runs import check_tracking_server
+from kits_ml.tracking.studies import TRIAL_TAG
 
 RUNS = "runs:/"
 
@@ -25,12 +26,14 @@ class RunScores:
     Attributes:
         run_id: of the run.
         algorithm: its architecture; the run's name where it has none.
+        architecture: what the run says it is; None where it says nothing.
         path: the table, on this machine.
         cost: what the run logged of its cost.
     """
 
     run_id: str
     algorithm: str
+    architecture: str | None
     path: Path
     cost: Cost
 
@@ -38,7 +41,8 @@ class RunScores:
 def fetch_scores(uri: str, *, part: str, folder: str | Path) -> list[RunScores]:
     """Fetches the scores of a run; of a run without, those of all finished runs beneath it.
 
-    Trials of a study log no scores of test cases, so a study's parent gives its confirming runs.
+    The trials of a study are passed over: their scores chose their settings. So a study's run gives its confirming
+    runs.
 
     Args:
         uri: `runs:/ID`.
@@ -68,7 +72,8 @@ def _with_scores(client: mlflow.MlflowClient, runs: Sequence[Run], part: str) ->
         if any(one.path == wanted for one in client.list_artifacts(run.info.run_id, part)):
             found.append(run)
         else:
-            children = _with_scores(client, _children(client, run), part)
+            children = [child for child in _children(client, run) if TRIAL_TAG not in child.data.tags]
+            children = _with_scores(client, children, part)
             # what is still running or has failed may not have its last word there
             found += [child for child in children if child.info.status == "FINISHED"]
     return found
@@ -93,10 +98,25 @@ def _fetch(client: mlflow.MlflowClient, run: Run, part: str, folder: Path) -> Ru
     target = folder / run.info.run_id
     target.mkdir(parents=True, exist_ok=True)
     path = client.download_artifacts(run.info.run_id, f"{part}/{SCORES_CSV}", str(target))
-    metrics = run.data.metrics
+    architecture = run.data.params.get("architecture")
     return RunScores(
         run_id=run.info.run_id,
-        algorithm=run.data.params.get("architecture") or run.info.run_name,
+        algorithm=architecture or run.info.run_name,
+        architecture=architecture,
         path=Path(path),
-        cost=Cost(**{name: metrics[name] for name in NAMES if name in metrics}),
+        cost=_cost(run),
     )
+
+
+def cost_of(run_id: str) -> Cost:
+    """What a run logged of its cost.
+
+    Raises:
+        MlflowException: no such run, or the server does not answer.
+    """
+    return _cost(mlflow.MlflowClient().get_run(run_id))
+
+
+def _cost(run: Run) -> Cost:
+    metrics = run.data.metrics
+    return Cost(**{name: metrics[name] for name in NAMES if name in metrics})

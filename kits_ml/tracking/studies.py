@@ -145,13 +145,11 @@ def put_below(run_id: str, parent_id: str, *, tags: Mapping[str, str]) -> None:
         client.set_tag(run_id, name, value)
 
 
-def log_results(
-    run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None, place: str | None = None
-) -> None:
-    """Puts single numbers into a run, and a folder's files beside it, or at a place there."""
+def log_results(run_id: str, *, metrics: Mapping[str, float], folder: Path | None = None) -> None:
+    """Puts single numbers into a run, and a folder's files beside it."""
     client = mlflow.MlflowClient()
     if folder is not None:
-        client.log_artifacts(run_id, str(folder), place)
+        client.log_artifacts(run_id, str(folder))
     for name, value in metrics.items():
         client.log_metric(run_id, name, value)
 
@@ -209,13 +207,19 @@ def logged_trials(architecture_id: str) -> set[int]:
             return found
 
 
-def attempt(action: Callable[[], Any], *, what: str) -> None:
-    """Does something with MLflow; where the tracking server does not answer, says what has to be logged later."""
+def attempt(action: Callable[[], Any], *, what: str, later: str = "`kits-ml study report` logs it later") -> None:
+    """Does something with MLflow; where that fails, says what is missing and what makes up for it.
+
+    Args:
+        action: what to do.
+        what: it is about, for the message.
+        later: how it gets there all the same.
+    """
     try:
         check_tracking_server()
         action()
     except (InputError, MlflowException, OSError) as error:
-        log.warning("%s is not in MLflow yet (%s); `kits-ml study report` logs it later", what, first_line(error))
+        log.warning("%s is not in MLflow yet (%s); %s", what, first_line(error), later)
 
 
 def _metrics(record: TrialRecord) -> Iterator[Metric]:

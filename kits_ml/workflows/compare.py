@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,18 +58,44 @@ def run_comparison(settings: CompareSettings) -> Compared:
     Raises:
         InputError: scores that cannot be read or do not fit together, no control, an output that exists.
     """
-    output = Path(settings.output)
-    if (output / COMPARISON_JSON).exists() and not settings.overwrite:
-        raise InputError(f"{output / COMPARISON_JSON}: exists; expected a new folder, or --overwrite true")
+    path = Path(settings.output) / COMPARISON_JSON
+    if path.exists() and not settings.overwrite:
+        raise InputError(f"{path}: exists; expected a new folder, or --overwrite true")
     given_costs = read_costs(settings.costs) if settings.costs else {}
     records, run_costs = read_scores(settings)
+    return compare_records(records, settings, run_costs=run_costs, given_costs=given_costs)
+
+
+def compare_records(
+    records: Sequence[Record],
+    settings: CompareSettings,
+    *,
+    run_costs: Mapping[str, Sequence[Cost]],
+    given_costs: Mapping[str, Cost],
+) -> Compared:
+    """Compares scores that were read, and writes what is found, over what is there.
+
+    Args:
+        records: all scores of all algorithms.
+        settings: of the comparison; `scores` and `costs` are only noted.
+        run_costs: of each run, by algorithm.
+        given_costs: by algorithm; come first.
+
+    Raises:
+        InputError: scores that do not fit together, no control.
+    """
     aligned = align(records, control=settings.control, on_mismatch=settings.on_mismatch)
     costs = _join_costs(run_costs, given_costs, aligned.algorithms)
     comparison = compare(aligned.scores, algorithms=aligned.algorithms, plan=_plan(settings))
     label = _label(settings, {record.region for record in records})
     verdict = judge(comparison, metric=label, aligned=aligned)
     compared = Compared(
-        comparison=comparison, verdict=verdict, aligned=aligned, label=label, costs=costs, output=output
+        comparison=comparison,
+        verdict=verdict,
+        aligned=aligned,
+        label=label,
+        costs=costs,
+        output=Path(settings.output),
     )
     _write(compared, settings)
     return compared
@@ -96,7 +122,14 @@ def read_scores(settings: CompareSettings) -> tuple[list[Record], dict[str, list
             from kits_ml.tracking.run_scores import fetch_scores  # MLflow only where a run is asked for
 
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            for run in fetch_scores(place, part=settings.part, folder=folder):
+            runs = fetch_scores(place, part=settings.part, folder=folder)
+            architectures = {run.architecture: None for run in runs}
+            if name and len(architectures) > 1:
+                raise InputError(
+                    f"scores: {source}: found runs of {', '.join(map(str, architectures))}, expected one algorithm's "
+                    f"for a name, or {place} alone"
+                )
+            for run in runs:
                 algorithm = name or run.algorithm
                 costs.setdefault(algorithm, []).append(run.cost)
                 records += read_records(
@@ -116,12 +149,12 @@ def _split(source: str) -> tuple[str | None, str]:
 
 
 def _join_costs(
-    run_costs: dict[str, list[Cost]], given: dict[str, Cost], algorithms: Sequence[str]
+    run_costs: Mapping[str, Sequence[Cost]], given: Mapping[str, Cost], algorithms: Sequence[str]
 ) -> dict[str, Cost]:
     unknown = sorted(set(given) - set(algorithms))
     if unknown:
         log.info("costs of %s are left out: not among the algorithms", ", ".join(unknown))
-    costs = {name: mean_cost(found) for name, found in run_costs.items()} | given
+    costs = {**{name: mean_cost(found) for name, found in run_costs.items()}, **given}
     return {name: costs[name] for name in algorithms if name in costs}
 
 
@@ -241,12 +274,6 @@ _PICTURE_TITLES = {
 
 def _page(compared: Compared, pictures: dict[str, tuple[Figure, str]], settings: CompareSettings) -> str:
     comparison, plan = compared.comparison, compared.comparison.plan
-    scores, contrasts, overall = report.page_tables(comparison, compared.aligned, compared.costs)
-    shown = [
-        page.Picture(title=title, image=figures.to_svg(pictures[name][0]), caption=pictures[name][1], alt=title)
-        for name, title in _PICTURE_TITLES.items()
-        if name in pictures
-    ]
     subtitle = (
         f"{comparison.num_cases} patients; control {comparison.control}; margin of equivalence "
         f"{plan.equivalence_margin:g}, alpha {plan.alpha:g}, test {plan.test}: fixed before the scores were read."
@@ -258,6 +285,17 @@ def _page(compared: Compared, pictures: dict[str, tuple[Figure, str]], settings:
         verdict=compared.verdict.headline,
         sentences=list(compared.verdict.contrasts.values()),
         caveats=compared.verdict.caveats,
-        parts=[scores, shown[0], contrasts, *shown[1:], overall],
+        parts=page_parts(compared, pictures),
         settings=page.Table(title="Settings", header=["setting", "value"], rows=values),
     )
+
+
+def page_parts(compared: Compared, pictures: Mapping[str, tuple[Figure, str]]) -> list[page.Table | page.Picture]:
+    """Tables and pictures of the page, in order."""
+    scores, contrasts, overall = report.page_tables(compared.comparison, compared.aligned, compared.costs)
+    shown = [
+        page.Picture(title=title, image=figures.to_svg(pictures[name][0]), caption=pictures[name][1], alt=title)
+        for name, title in _PICTURE_TITLES.items()
+        if name in pictures
+    ]
+    return [scores, shown[0], contrasts, *shown[1:], overall]

@@ -131,7 +131,7 @@ def _write(decision: Decision, measured: gate_checks.Measured) -> None:
     mlflow.log_dict(content, f"{GATE_FOLDER}/{gate_report.GATE_JSON}")
     mlflow.log_text(gate_report.render(decision), f"{GATE_FOLDER}/{gate_report.GATE_MD}")
     about = {
-        "gate_run": mlflow.active_run().info.run_id,
+        champions.DECISION_TAG: mlflow.active_run().info.run_id,
         "gate_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     champions.tag_version(decision.model, decision.challenger, gate_report.tags(decision) | about)

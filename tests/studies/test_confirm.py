@@ -1,18 +1,24 @@
-"""Confirming: every fold and seed once, the winner by validation patients."""
+"""Confirming: every fold and seed once, the winner by validation patients, compared on test patients."""
 
 import csv
+import dataclasses
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
+import mlflow
+import numpy as np
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from kits_ml.config import ConfirmSettings
 from kits_ml.errors import InputError
 from kits_ml.studies import confirm as confirming
-from kits_ml.studies.study import run_study
+from kits_ml.studies import winner as winning
+from kits_ml.studies.study import report_study, run_study
+from kits_ml.tracking.registry import Registered
 from tests.studies.conftest import pretend
 
 
@@ -21,9 +27,20 @@ def _cases(names, dice):
     return [SimpleNamespace(case=name, regions={"kidney": scores, "tumour": scores}) for name in names]
 
 
-def test_each_fold_and_seed_once_and_the_winner_by_validation(settings, document, monkeypatch):
+@pytest.fixture
+def studied(settings, document) -> ConfirmSettings:
+    """A study with a trial of each architecture, to be confirmed over two folds and two seeds."""
     Path(settings.study).write_text(yaml.safe_dump({**document, "trials": 1}))
     run_study(settings, train=pretend)
+    return ConfirmSettings(**settings.to_dict(), confirm_folds=2, confirm_seeds=2)
+
+
+def _rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_each_fold_and_seed_once_and_the_winner_by_validation(studied, monkeypatch):
     trained, registered = [], []
 
     def run(one):
@@ -36,23 +53,200 @@ def test_each_fold_and_seed_once_and_the_winner_by_validation(settings, document
         scores = {"validation": _cases([f"v{one.fold}"], validation + one.fold / 100), "test": _cases(["t"], test)}
         return SimpleNamespace(run_id=f"{one.architecture}{one.fold}{one.seed}", scores=scores)
 
-    monkeypatch.setattr(confirming, "register", lambda chosen: registered.append(chosen.run_id))
-    changes = {"confirm_folds": 2, "confirm_seeds": 2}
-    wanted = ConfirmSettings(**settings.to_dict(), **changes)
-    first = confirming.confirm(wanted, run=run)
+    def register(winner, settings):
+        registered.append(winner["run_id"])
+        return None, None
+
+    monkeypatch.setattr(confirming, "register_winner", register)
+    monkeypatch.setattr(confirming, "report_study", lambda settings: None)
+    first = confirming.confirm(studied, run=run)
     assert first.failures == {"unet_fold1_seed0": "the loss became nan"}
-    second = confirming.confirm(wanted, run=run)  # only what is missing
+    second = confirming.confirm(studied, run=run)  # only what is missing
     expected = {(name, fold, seed) for name in ("unet", "attention_unet") for fold in (0, 1) for seed in (0, 1)}
     assert len(trained) == 8
     assert set(trained) == expected
     assert second.mean_dice == pytest.approx({"attention_unet": 0.605, "unet": 0.505})
     assert list(second.mean_dice) == ["attention_unet", "unet"]
     assert registered[-1] == "attention_unet10"  # the better fold, its first seed
-    with (second.folder / "test.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    assert second.compared is None  # one test patient is no comparison
+    rows = _rows(second.folder / "test.csv")
     assert len(rows) == 8 * 2 * 2  # trainings, regions, metrics that are defined
     assert {row["metric"] for row in rows} == {"dice", "iou"}
     assert {row["score"] for row in rows if row["algorithm"] == "unet" and row["metric"] == "dice"} == {"0.9"}
+
+
+def _as_mlflow_runs(one):
+    """A training that leaves a run with its cost; attention_unet is worse on each of twelve test patients."""
+    worse = {"unet": 0.0, "attention_unet": 0.2}[one.architecture]
+    with mlflow.start_run() as run:
+        mlflow.log_metrics({"num_parameters": 100 + one.fold, "training_minutes": 2.0, "prediction_seconds": 0.5})
+    dice = 0.9 - worse - np.linspace(0, 0.3, 12) * (1 + worse)
+    test = [case for number, value in enumerate(dice) for case in _cases([f"t{number}"], float(value))]
+    return SimpleNamespace(
+        run_id=run.info.run_id, scores={"validation": _cases([f"v{one.fold}"], 0.9 - worse), "test": test}
+    )
+
+
+def test_the_page_of_the_study_gives_the_answer(studied, monkeypatch):
+    monkeypatch.setattr(confirming, "register_winner", lambda *_: (None, None))
+    studied = dataclasses.replace(studied, confirm_seeds=1)
+    found = confirming.confirm(studied, run=_as_mlflow_runs)
+    answer = "Mean Dice of kidney and tumour, against unet with 12 patients: attention_unet is worse."
+    assert found.compared.verdict.headline == answer
+    folder = found.folder.parent
+    page = (folder / "study.html").read_text()
+    assert f'<p class="verdict">{answer}' in page
+    for text in ("compared on 12 test patients", "Patient by patient", "Tuning curves", "prediction, s a case"):
+        assert text in page, text
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert _rows(folder / "confirmed/costs.csv") == [
+        {"algorithm": "unet", "num_parameters": "100.5", "gflops": "", "training_minutes": "2.0"}
+        | {"prediction_seconds": "0.5"},
+        {"algorithm": "attention_unet", "num_parameters": "100.5", "gflops": "", "training_minutes": "2.0"}
+        | {"prediction_seconds": "0.5"},
+    ]
+    client = MlflowClient()
+    (study,) = [run for run in client.search_runs(["0", "1"]) if run.data.tags.get("study") == "small"]
+    artifacts = {one.path for one in client.list_artifacts(study.info.run_id)}
+    assert {"study.html", "confirmed", "comparison"} <= artifacts
+    # a study that is reported again keeps its answer
+    (folder / "study.html").unlink()
+    report_study(studied)
+    assert answer in (folder / "study.html").read_text()
+
+
+def test_a_control_that_is_not_there_is_refused_before_the_trainings(studied):
+    wanted = dataclasses.replace(studied, control="unett")
+    with pytest.raises(
+        InputError, match="control: 'unett' has no complete trial in study small; did you mean 'unet'"
+    ):
+        confirming.confirm(wanted, run=None)
+    with pytest.raises(InputError, match=r"equivalence_margin: found 0.0, expected more than 0"):
+        ConfirmSettings(study="small", equivalence_margin=0.0)
+
+
+def test_memory_is_a_failure_and_a_fault_of_the_program_is_none(studied, monkeypatch):
+    def run(one):
+        if one.seed == 0:
+            raise MemoryError
+        raise KeyError("loss")
+
+    with pytest.raises(KeyError):
+        confirming.confirm(studied, run=run)
+
+    def never(one):
+        raise MemoryError
+
+    with pytest.raises(InputError, match=r"no training came to something: .*'unet_fold0_seed0': 'MemoryError'"):
+        confirming.confirm(studied, run=never)
+
+
+def test_a_tracking_server_that_is_away_ends_it_instead_of_failing_all(studied, monkeypatch):
+    calls = []
+
+    def run(one):
+        calls.append(one)
+        raise InputError("tracking server http://x: does not answer")
+
+    def away():
+        raise InputError("tracking server http://x: does not answer")
+
+    monkeypatch.setattr(confirming, "check_tracking_server", away)
+    with pytest.raises(InputError, match="does not answer"):
+        confirming.confirm(studied, run=run)
+    assert len(calls) == 1
+
+
+def test_a_place_in_the_tree_is_made_up_for(studied, monkeypatch, caplog):
+    monkeypatch.setattr(confirming, "register_winner", lambda *_: (None, None))
+    monkeypatch.setattr(confirming, "report_study", lambda settings: None)
+    put_below = confirming.tracking.put_below
+
+    def away(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(confirming.tracking, "put_below", away)
+    monkeypatch.setattr(confirming, "compare_confirmed", lambda *_, **__: None)
+    studied = dataclasses.replace(studied, confirm_seeds=1)
+    found = confirming.confirm(studied, run=_as_mlflow_runs)
+    client = MlflowClient()
+    assert "mlflow.parentRunId" not in client.get_run(found.run_id).data.tags
+    assert "the same command does it when it is started again" in caplog.text
+    monkeypatch.setattr(confirming.tracking, "put_below", put_below)
+    confirming.confirm(studied, run=None)
+    assert "mlflow.parentRunId" in client.get_run(found.run_id).data.tags
+
+
+def _record(architecture, dice_by_case):
+    rows = [{"case": case, "metric": "dice", "score": dice} for case, dice in dice_by_case.items()]
+    return {"algorithm": architecture, "rows": {"validation": rows}}
+
+
+def test_architectures_are_ranked_by_the_patients_that_all_have():
+    # the training with the hard patient failed for b: on the easy one a is better
+    records = [_record("a", {"easy": 0.9}), _record("a", {"hard": 0.1}), _record("b", {"easy": 0.8})]
+    assert confirming.rank(records) == pytest.approx({"a": 0.9, "b": 0.8})
+    with pytest.raises(InputError, match="found no patient that all of a, b have"):
+        confirming.rank([_record("a", {"easy": 0.9}), _record("b", {"hard": 0.8})])
+
+
+WINNER = {"run_id": "r", "settings": {"batch_size": 4, "num_threads": 1, "experiment": "e"}}
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What a registry would do, and what was asked of it."""
+    told = []
+    state = SimpleNamespace(told=told, there=None, decided=False, error=None)
+
+    def promote(settings):
+        told.append(("promote", settings.version, settings.experiment, settings.batch_size))
+        if state.error:
+            raise state.error
+        return SimpleNamespace(run_id="g", registered=Registered(name="m", version="3", aliases=("champion",)))
+
+    def register(settings):
+        told.append(("register", settings.run_id))
+        return Registered(name=settings.model_name, version="3", aliases=("challenger",))
+
+    monkeypatch.setattr(winning, "promote", promote)
+    monkeypatch.setattr(winning, "register", register)
+    monkeypatch.setattr(winning.champions, "version_of_run", lambda name, run_id: state.there)
+    monkeypatch.setattr(winning.champions, "was_decided", lambda version: state.decided)
+    monkeypatch.setattr(
+        winning.registry, "registered", lambda name, version: Registered(name=name, version=version, aliases=())
+    )
+    monkeypatch.setattr(winning.tracking, "check_tracking_server", lambda: None)
+    monkeypatch.setattr(winning.tracking, "put_below", lambda *ids, tags: told.append(("below", *ids)))
+    return state
+
+
+def test_the_winner_is_challenger_and_goes_through_the_gate(registry):
+    settings = ConfirmSettings(study="small", model_name="m")
+    registered, promotion = winning.register_winner(WINNER, settings)
+    assert registry.told == [("register", "r"), ("promote", 3, "e", 4), ("below", "g", "r")]
+    assert (registered.aliases, promotion.run_id) == (("champion",), "g")
+
+
+def test_what_was_registered_and_decided_is_not_again(registry):
+    settings = ConfirmSettings(study="small", model_name="m")
+    registry.there = SimpleNamespace(version="3")
+    winning.register_winner(WINNER, settings)  # killed before the gate
+    assert [one[0] for one in registry.told] == ["promote", "below"]
+    registry.told.clear()
+    registry.decided = True
+    registered, promotion = winning.register_winner(WINNER, settings)
+    assert (registered.version, promotion, registry.told) == ("3", None, [])
+
+
+def test_a_gate_that_gives_no_answer_costs_nothing(registry, caplog):
+    registry.error = InputError("model m: no evidence")
+    registered, promotion = winning.register_winner(WINNER, ConfirmSettings(study="small", model_name="m"))
+    assert (registered.aliases, promotion) == (("challenger",), None)
+    assert "model m: no evidence); try `kits-ml promote`" in caplog.text
+    registry.told.clear()
+    winning.register_winner(WINNER, ConfirmSettings(study="small", model_name="m", promote=False))
+    assert registry.told == [("register", "r")]
 
 
 def test_what_another_process_is_at_is_left_to_it(tmp_path):

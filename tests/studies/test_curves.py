@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from kits_ml.errors import InputError
+from kits_ml.studies import plots
 from kits_ml.studies.curves import tuning_curve, tuning_figure
 
 
@@ -38,3 +40,20 @@ def test_no_scores_no_curve(scores):
 def test_the_figure_has_a_line_an_architecture():
     figure = tuning_figure({"unet": [0.2, 0.4], "nnunet": [0.3], "segformer": []}, score_name="IoU")
     assert [line.get_label() for line in figure.axes[0].lines] == ["unet", "nnunet"]
+
+
+def test_the_second_panel_is_in_minutes():
+    figure = tuning_figure({"unet": [0.2, 0.4], "nnunet": [0.3]}, score_name="IoU", minutes={"unet": 3, "nnunet": 5})
+    lines = {line.get_label(): line for line in figure.axes[1].lines}
+    assert lines["unet"].get_xdata().tolist() == [3, 6]
+    assert lines["nnunet"].get_xdata().tolist() == [5]
+
+
+def test_a_pruned_trial_is_worth_the_mean_of_its_folds(make_spec):
+    spec = make_spec(num_folds=3)
+    rows = [(0, 0.5), (0, 0.8), (1, 0.2), (1, 0.1)]  # the first fold is the easy one
+    curve = [{"fold": fold, "val_foreground_iou": score} for fold, score in rows]
+    pruned = create_trial(state=TrialState.PRUNED, value=0.1, user_attrs={"curve": curve})
+    assert plots._reached(pruned, spec) == pytest.approx((0.8 + 0.2) / 2)
+    assert plots._reached(create_trial(state=TrialState.PRUNED, value=0.1), spec) is None
+    assert plots._reached(create_trial(state=TrialState.FAIL), spec) is None

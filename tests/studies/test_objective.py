@@ -5,7 +5,8 @@ import pytest
 from optuna.trial import FixedTrial
 
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError
+from kits_ml.errors import CasesFailedError, InputError
+from kits_ml.studies import objective
 from kits_ml.studies.objective import TrialFailedError, run_trial
 from tests.studies.conftest import pretend
 
@@ -81,9 +82,12 @@ def test_a_score_that_is_no_number_fails(make_spec):
         _run(make_spec(), train=train)
 
 
-def test_a_fault_of_the_program_is_no_failed_trial(make_spec):
-    with pytest.raises(KeyError):
-        _run(make_spec(), train=_raising(KeyError("loss")))
+def test_a_fault_of_the_program_or_the_data_is_no_failed_trial(make_spec):
+    for error in (KeyError("loss"), CasesFailedError({"case_00001": "cannot be read"}, 5)):
+        trial = FixedTrial(CHOSEN)
+        with pytest.raises(type(error)):
+            run_trial(trial, spec=make_spec(), architecture="unet", train=_raising(error))
+        assert "reason" not in trial.user_attrs
 
 
 def test_settings_that_do_not_go_together_fail_alone(make_spec):
@@ -114,6 +118,31 @@ def test_wilcoxon_is_told_of_patients_once_a_fold_is_done(make_spec):
         def report(self, value, step):
             self.steps = (*self.steps, step)
 
+        def should_prune(self):
+            return len(self.steps) == 6  # after the last fold there is nothing to save: nobody asks
+
     trial = Watched(CHOSEN)
     run_trial(trial, spec=make_spec(pruner="WilcoxonPruner", num_folds=2), architecture="unet", train=pretend)
     assert trial.steps == (0, 1, 2, 3, 4, 5)  # three patients a fold
+
+
+class Full(FixedTrial):
+    """Its storage has no room three times, when the training is over."""
+
+    refusals = 3
+
+    def set_user_attr(self, key, value):
+        if key == "cases" and self.refusals:
+            self.refusals -= 1
+            raise optuna.exceptions.StorageInternalError("database or disk is full")
+        super().set_user_attr(key, value)
+
+
+def test_a_storage_without_room_for_a_while_costs_no_finished_training(make_spec, monkeypatch):
+    monkeypatch.setattr(objective, "PAUSE_S", 0)
+    trial = Full(CHOSEN)
+    assert run_trial(trial, spec=make_spec(), architecture="unet", train=pretend) == 1
+    assert len(trial.user_attrs["cases"]) == 3
+    monkeypatch.setattr(objective, "PATIENCE_S", -1)
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        run_trial(Full(CHOSEN), spec=make_spec(), architecture="unet", train=pretend)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import datetime
+import time
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from kits_ml.config import SearchSettings
 from kits_ml.errors import InputError
 from kits_ml.studies import search
-from kits_ml.studies.search import SURPLUS, Progress, is_spent, is_surplus, next_architecture
+from kits_ml.studies.objective import BEGUN
+from kits_ml.studies.search import SURPLUS, Progress, is_spent, is_surplus, minutes_of, next_architecture
+from kits_ml.studies.storage import close_storage, open_storage
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from tests.studies.conftest import pretend
 
@@ -173,3 +177,80 @@ def test_the_number_decides_who_is_beyond_the_budget():
     assert not is_surplus(4, trials, 3, count_running=False)
     trials[3].user_attrs[SURPLUS] = True
     assert not is_surplus(4, trials, 3, count_running=True)
+
+
+def test_a_trial_that_was_given_up_next_day_has_not_trained_a_day():
+    now = datetime.datetime.now()
+    trial = _trial(0, TrialState.FAIL)
+    trial.datetime_start, trial.datetime_complete = now - datetime.timedelta(days=1), now
+    assert minutes_of(trial) == 0  # killed: nobody knows how long it trained
+    trial.set_user_attr("reason", "the loss became nan")
+    assert minutes_of(trial) == pytest.approx(24 * 60)
+
+
+def test_minutes_of_a_running_trial_do_not_depend_on_time_zones():
+    trial = _trial(0, TrialState.RUNNING)
+    trial.datetime_start -= datetime.timedelta(hours=9)  # the clock on the wall where its worker is
+    assert minutes_of(trial) == 0
+    trial.set_user_attr(BEGUN, time.time() - 120)
+    assert minutes_of(trial) == pytest.approx(2, abs=0.1)
+
+
+@pytest.fixture
+def rdb_study(settings):
+    storage = open_storage(settings)
+    yield optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    close_storage(storage)
+
+
+def _hours_pass(study, monkeypatch) -> list[float]:
+    """Makes an hour of each wait, of which there are at most ten; the list of them."""
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        assert len(waits) < 10, "it waits forever"
+        with study._storage._backend.engine.begin() as connection:
+            connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')"))
+
+    monkeypatch.setattr(search.time, "sleep", sleep)
+    return waits
+
+
+def test_a_worker_that_was_killed_before_its_first_sign_of_life_is_noticed(rdb_study, make_spec, monkeypatch):
+    rdb_study._storage.create_new_trial(rdb_study._study_id)  # and killed: the heart beats from here on
+    _hours_pass(rdb_study, monkeypatch)
+    _work(make_spec(trials=2, architectures=["unet"]), studies={"unet": rdb_study})
+    assert [trial.state for trial in rdb_study.trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert rdb_study.trials[2].system_attrs["retry_history"] == [0]
+
+
+def test_who_is_done_stays_until_no_trial_is_running(rdb_study, make_spec, monkeypatch):
+    """Killed in the last trial of a budget in minutes: somebody must see it, and the report comes after it."""
+    done = _trial(0, TrialState.COMPLETE)
+    done.datetime_start -= datetime.timedelta(hours=1)
+    done.datetime_complete = datetime.datetime.now()
+    rdb_study.add_trial(done)
+    rdb_study._storage.record_heartbeat(rdb_study._storage.create_new_trial(rdb_study._study_id))
+    waits = _hours_pass(rdb_study, monkeypatch)
+    _work(make_spec(trials=None, minutes=30.0, architectures=["unet"]), studies={"unet": rdb_study})
+    assert rdb_study.trials[1].state == TrialState.FAIL
+    assert waits
+
+
+def test_a_worker_that_was_away_goes_on_without_the_trial_that_was_given_up(make_spec, caplog):
+    spec = make_spec(trials=2, architectures=["unet"])
+    studies = _studies(spec)
+    away = []
+
+    def train(settings, *, on_epoch):
+        if not away:
+            away.append(1)  # for so long that others give the trial up
+            (trial,) = studies["unet"].get_trials(states=(TrialState.RUNNING,))
+            studies["unet"]._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return pretend(settings, on_epoch=on_epoch)
+
+    _work(spec, studies=studies, train=train)
+    states = [trial.state for trial in studies["unet"].trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert "was given up by others" in caplog.text

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -188,6 +189,22 @@ def test_no_complete_trial_is_a_line(settings, write):
     write(settings, max_failed=2)
     with pytest.raises(InputError, match=r"study small: found no complete trial among 4, .*: the loss became nan"):
         run_study(settings, train=fails)
+
+
+def test_cases_that_are_not_there_fail_no_trial(settings, write):
+    """A worker without the data would give up every architecture for all the others."""
+    write(settings, name="without", base={"data": "nosuch"})
+    with pytest.raises(InputError, match="nosuch: no such folder; expected cases"):
+        run_study(settings, train=pretend)
+    assert optuna.get_all_study_names(settings.storage) == []
+    Path("cases/case_00000").mkdir(parents=True)
+    Path("cases/case_00000/imaging.nii.gz").touch()
+    write(settings, name="with", trials=1, base={"data": "cases"})
+    run_study(settings, train=pretend)
+    shutil.rmtree("cases")  # another machine
+    for go_on in (resume_study, join_study):
+        with pytest.raises(InputError, match="cases: no such folder"):
+            go_on(dataclasses.replace(settings, study="with"), train=pretend)
 
 
 @pytest.mark.parametrize(

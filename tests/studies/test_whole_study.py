@@ -138,6 +138,16 @@ def test_the_winner_is_registered(project, client, confirmed):
     }
     means = {name: sum(scores) / len(scores) for name, scores in best.items()}
     assert means[record["algorithm"]] == pytest.approx(max(means.values()), abs=1e-9)
+    # and the gate has decided, whatever it says of two test patients, in a run below the training's
+    assert version.tags["gate"]
+    assert client.get_run(version.tags["gate_run"]).data.tags["mlflow.parentRunId"] == version.run_id
+
+
+def test_the_page_holds_the_comparison(project, confirmed):
+    page = (project / "studies/minuscule/study.html").read_text()
+    verdict = json.loads((project / "studies/minuscule/comparison/comparison.json").read_text())["verdict"]
+    assert f'<p class="verdict">{verdict["headline"]}' in page
+    assert "GFLOPs a slice" in page  # the cost, which the runs tell
 
 
 def test_the_comparison_takes_the_table(project, confirmed):

@@ -151,3 +151,16 @@ def test_an_unknown_model_or_version_gets_one_line(versions):
         champions.find_version(NAME, 77)
     with pytest.raises(InputError, match="model kits-unet, version challenger"):
         champions.find_version(NAME)
+
+
+def test_the_version_of_a_run_and_whether_the_gate_decided_on_it(client, versions, tmp_path):
+    assert champions.version_of_run(NAME, "nosuch") is None
+    assert champions.version_of_run("nosuch", "nosuch") is None
+    run_id = client.create_run("0").info.run_id
+    for _ in range(2):
+        client.create_model_version(NAME, (tmp_path / "model").as_uri(), run_id=run_id)
+    found = champions.version_of_run(NAME, run_id)
+    assert str(found.version) == "5"  # the newest
+    assert not champions.was_decided(found)
+    champions.tag_version(NAME, "5", {champions.DECISION_TAG: "some run"})
+    assert champions.was_decided(champions.version_of_run(NAME, run_id))

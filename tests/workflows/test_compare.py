@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from kits_ml import cli
+from kits_ml.config import CompareSettings
 from kits_ml.evaluation import tables
 from kits_ml.scores import RegionScores
+from kits_ml.workflows.compare import read_scores
 
 QUICK = ("--num_bootstrap", "200")
 
@@ -140,13 +142,20 @@ def test_runs_and_the_study_above_them(store):
                 mlflow.start_run(nested=True)
                 _log(store, architecture, dice * 0)
                 mlflow.end_run("FAILED")
-                with mlflow.start_run(nested=True):  # a trial: its scores are of validation cases
+                with mlflow.start_run(nested=True, tags={"trial": "0"}):  # its scores are of validation cases
                     _log(store, architecture, dice * 0, part="validation")
+                with mlflow.start_run(nested=True):  # a training that only validates
+                    _log(store, architecture, dice + shift, part="validation")
     result = _invoke("--scores", f"runs:/{parent.info.run_id}", "--region", "tumour", "--output", "out")
     assert result.exit_code == 0, result.output
     assert "dense_unet is better than unet (mean difference +0.100" in result.output
     rows = _rows(store / "out/algorithms.csv")
     assert [(row["num_runs"], row["training_minutes"], row["gflops"]) for row in rows] == [("2", "2.0", "")] * 2
+    records, _ = read_scores(CompareSettings(scores=f"runs:/{parent.info.run_id}", part="validation"))
+    assert [record.algorithm for record in records] == ["unet"] * 12 + ["dense_unet"] * 12  # and not those of trials
+    result = _invoke("--scores", f"mine=runs:/{parent.info.run_id}", "--output", "three")
+    assert result.exit_code == 1
+    assert "found runs of unet, dense_unet, expected one algorithm's for a name" in result.output
     _write_own(store / "mine.csv", dice)
     result = _invoke("--scores", f"unet=mine.csv,new=runs:/{run.info.run_id}", "--output", "two")
     assert result.exit_code == 0, result.output

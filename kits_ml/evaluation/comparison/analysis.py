@@ -53,7 +53,7 @@ class Contrast:
         p_wilcoxon, p_permutation: two-sided, by themselves.
         p_holm: of the deciding test, corrected for all contrasts.
         superiority: P(better than the control) + P(equal) / 2 of a patient; `superiority_low`, `superiority_high`
-            its bootstrap interval.
+            its interval (Wilson).
         p_equivalence: of the two one-sided tests, corrected by Holm; NaN where the differences do not vary.
         differs: whether a difference is shown: Holm's p and, of three algorithms or more, Friedman's are below alpha.
         is_better: whether the mean difference is on the better side.
@@ -233,7 +233,7 @@ def _contrast(
     wins = significance.wins(differences if plan.higher_is_better else -differences)
     low, high = _interval(differences, plan, confidence=plan.confidence)
     family_low, family_high = _interval(differences, plan, confidence=1 - alpha)
-    superiority_low, superiority_high = _interval(wins, plan, confidence=plan.confidence)
+    superiority_low, superiority_high = significance.wins_interval(wins, confidence=plan.confidence)
     options = {"sd": sd, "alpha": alpha, "power": plan.power}
     return Contrast(
         algorithm=name,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,18 @@ def read_costs(path: str | Path) -> dict[str, Cost]:
     """Reads a table of `algorithm` and any of the costs; an empty cell is unknown.
 
     Raises:
-        InputError: no such file, no such columns, an algorithm twice, a value that is no cost.
+        InputError: no such file, no table, no such columns, an algorithm twice, a value that is no cost.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table of costs")
+    try:
+        return _read(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table ({first_line(error)}); expected CSV") from error
+
+
+def _read(path: Path) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)

@@ -70,15 +70,17 @@ def read_records(
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             columns = tuple(next(csv.reader(stream), ()))
+        if tables.are_ours(columns):
+            if name is None:
+                raise InputError(f"{source}: does not say which algorithm it is of; expected NAME={source}")
+            rows = _own_rows(path, source, name, replicate, metric)
+        else:
+            rows = _long_rows(path, source, columns, name, replicate, metric)
+        return _join_regions(source, rows, region)
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not a table of text; expected CSV") from error
-    if tables.are_ours(columns):
-        if name is None:
-            raise InputError(f"{source}: does not say which algorithm it is of; expected NAME={source}")
-        rows = _own_rows(path, source, name, replicate, metric)
-    else:
-        rows = _long_rows(path, source, columns, name, replicate, metric)
-    return _join_regions(source, rows, region)
+    except csv.Error as error:
+        raise InputError(f"{source}: not a table ({error}); expected CSV") from error
 
 
 _Row = tuple[str, Record]  # region ("" where the table has none) and score

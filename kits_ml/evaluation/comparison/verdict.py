@@ -188,6 +188,11 @@ def _left_out(comparison: Comparison, aligned: AlignedScores | None) -> list[str
         caveats.append(f"The means are over different numbers of runs ({counts}).")
     if max(aligned.num_replicates.values()) == 1:
         caveats.append("One run of each: another seed may differ by as much as another algorithm.")
+    else:
+        caveats.append(
+            "Intervals and p-values are over patients: runs are averaged first, and what other seeds or folds would "
+            "have given is not in them."
+        )
     return caveats
 
 

@@ -202,6 +202,21 @@ def test_no_text_is_no_table(tmp_path):
         read_records(tmp_path / "none.csv", name="a", replicate="", region="tumour", metric="dice")
 
 
+def test_a_table_that_breaks_off_in_the_middle_is_a_line(tmp_path):
+    (tmp_path / "table.csv").write_bytes(
+        ("case,algorithm,score\n" + "".join(f"x{at},a,1\n" for at in range(5000))).encode() + b"\xff\n"
+    )
+    options = {"name": None, "replicate": "", "region": "tumour", "metric": "dice"}
+    with pytest.raises(InputError, match=r"table\.csv: not a table of text"):
+        read_records(tmp_path / "table.csv", **options)
+    (tmp_path / "table.csv").write_text("case,algorithm,score\n" + "x" * 200_000 + ",a,1\n")  # a lost line end
+    with pytest.raises(InputError, match=r"table\.csv: not a table \(field larger than field limit"):
+        read_records(tmp_path / "table.csv", **options)
+    (tmp_path / "table.csv").write_text("algorithm,gflops\n" + "x" * 200_000 + ",1\n")
+    with pytest.raises(InputError, match=r"table\.csv: not a table \(field larger"):
+        read_costs(tmp_path / "table.csv")
+
+
 def test_distances_are_better_small():
     assert is_lower_better("hd95_mm")
     assert is_lower_better("Hausdorff")

@@ -108,6 +108,15 @@ def test_zeros_make_wilcoxon_more_careful():
     assert significance.wilcoxon(np.zeros(6)) == 1
 
 
+def test_five_patients_of_thirty_are_five_patients():
+    """The normal approximation beside 25 zeros: z = (26 + ... + 30) / sqrt(26^2 + ... + 30^2) = 2.23, p = 0.025."""
+    differences = np.concatenate([np.zeros(25), [0.1, 0.2, 0.3, 0.4, 0.5]])
+    assert stats.wilcoxon(differences, zero_method="pratt").pvalue < 0.05
+    assert significance.wilcoxon(differences) == 2 / 2**5
+    assert significance.sign_flips(differences, num_resamples=999, seed=0) == 2 / 2**5
+    assert significance.sign_flips(np.zeros(30), num_resamples=999, seed=0) == 1
+
+
 def test_sign_flips_go_through_all():
     # of the 2^4 sums of +-1 +-2 +-3 +-4, ten have at least the size of 1 + 2 - 3 + 4 = 4:
     # 10, 8, 6, 4, 4 and their opposites
@@ -144,6 +153,18 @@ def test_holm(p_values, expected):
 
 def test_superiority_counts_ties_half():
     assert significance.wins(np.array([0.1, 0, -0.2, 0.3])).mean() == (1 + 0.5 + 0 + 1) / 4
+
+
+@pytest.mark.parametrize(
+    ("num_wins", "num_cases", "expected"),
+    # Newcombe, Stat. Med. 17 (1998), table I, method 3
+    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
+)
+def test_the_interval_of_superiority_is_newcombes(num_wins, num_cases, expected):
+    wins = np.repeat([1.0, 0.0], [num_wins, num_cases - num_wins])
+    assert significance.wins_interval(wins, confidence=0.95) == pytest.approx(expected, abs=5e-5)
+    low, high = significance.wins_interval(1 - wins, confidence=0.95)
+    assert (1 - high, 1 - low) == pytest.approx(expected, abs=5e-5)
 
 
 def test_the_smallest_p_is_reached():

@@ -102,6 +102,7 @@ def test_what_was_left_out_is_told():
     assert "1 patient was left out that not all algorithms have" in text
     assert "2 patients were left out for all because the score has no value there (a 2)" in text
     assert "different numbers of runs (unet 3, a 2)" in text
+    assert "what other seeds or folds would have given is not in them" in text
 
 
 @pytest.mark.parametrize(("number", "expected"), [(7, 7), (99, 99), (284, 290), (2263, 2300), (1685, 1700)])
