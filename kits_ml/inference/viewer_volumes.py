@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -81,17 +81,7 @@ def fit_grid(
 
 def block_means(array: np.ndarray, grid: ViewerGrid) -> np.ndarray:
     """Means over the grid's blocks, `(slices, rows, columns)` float32; what fills no block at the end is left out."""
-    part = array[grid.box]
-    num_slices, num_rows, num_columns = _blocks(part.shape, grid.steps)
-    step_slices, step_rows, step_columns = grid.steps
-    means = np.zeros((num_slices, num_rows, num_columns), np.float32)
-    for index in range(num_slices):  # slice by slice: no second volume of floats
-        block = part[
-            index * step_slices : (index + 1) * step_slices, : num_rows * step_rows, : num_columns * step_columns
-        ]
-        shaped = block.reshape(len(block), num_rows, step_rows, num_columns, step_columns)
-        means[index] = shaped.mean(axis=(0, 2, 4), dtype=np.float32)
-    return means
+    return np.stack([_mean(blocks) for blocks in _rows_of_blocks(array, grid)])
 
 
 def encode_image(image: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str:
@@ -101,15 +91,30 @@ def encode_image(image: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str
 
 def encode_labels(label_map: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str:
     """The label that most voxels of a block have, the smaller of two alike, as uint8."""
-    if grid.steps == (1, 1, 1):
-        return _encode(label_map[grid.box].astype(np.uint8), grid.affine(affine))
-    shares = [block_means(label_map == label, grid) for label in range(NUM_CLASSES)]
-    return _encode(np.argmax(shares, axis=0).astype(np.uint8), grid.affine(affine))
+    labels = [
+        np.argmax([_mean(blocks == label) for label in range(NUM_CLASSES)], axis=0).astype(np.uint8)
+        for blocks in _rows_of_blocks(label_map, grid)
+    ]
+    return _encode(np.stack(labels), grid.affine(affine))
 
 
 def encode_bytes(byte_map: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str:
     """An 8-bit map's means as uint8."""
     return _encode(np.rint(block_means(byte_map, grid)).astype(np.uint8), grid.affine(affine))
+
+
+def _rows_of_blocks(array: np.ndarray, grid: ViewerGrid) -> Iterator[np.ndarray]:
+    """For each slice of the viewer its blocks, `(slices, rows, step, columns, step)`: no second volume in memory."""
+    part = array[grid.box]
+    num_slices, num_rows, num_columns = _blocks(part.shape, grid.steps)
+    step_slices, step_rows, step_columns = grid.steps
+    for first in range(0, num_slices * step_slices, step_slices):
+        block = part[first : first + step_slices, : num_rows * step_rows, : num_columns * step_columns]
+        yield block.reshape(len(block), num_rows, step_rows, num_columns, step_columns)
+
+
+def _mean(blocks: np.ndarray) -> np.ndarray:
+    return blocks.mean(axis=(0, 2, 4), dtype=np.float32)
 
 
 def _encode(array: np.ndarray, affine: np.ndarray) -> str:
