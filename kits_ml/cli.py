@@ -164,7 +164,7 @@ def predict(settings: config.PredictSettings) -> None:
     from kits_ml.workflows import predict as one_scan
     from kits_ml.workflows import predict_folder as many_scans
 
-    runtime.leave_out_scikit_learn()
+    runtime.leave_out_extras()
     if not many_scans.is_folder(settings):
         terminal.report_prediction(one_scan.predict(settings))
         return

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +46,8 @@ class _Configured(NamedTuple):
 
 
 _configured = _Configured()
+_EXTRAS = ("matplotlib", "matplotlib.pyplot", "pandas", "sklearn")
+_left_out: list[str] = []
 
 
 def set_environment() -> None:
@@ -58,12 +61,13 @@ def set_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def leave_out_scikit_learn() -> None:
-    """Lets Keras start without scikit-learn: a second of imports, for wrappers of Keras that nothing here uses.
+def leave_out_extras() -> None:
+    """Lets Keras start without what it takes in only because it is installed: two seconds of imports.
 
-    For a process of our own that only predicts: nothing in it can import scikit-learn from then on.
+    For a process of our own that only predicts: Keras' plots, its wrappers for scikit-learn and data frames as its
+    input do not work there. Has no effect once keras is imported.
     """
-    sys.modules.setdefault("sklearn", None)
+    _left_out.extend(_EXTRAS)
 
 
 def configure(
@@ -86,7 +90,7 @@ def configure(
     """
     global _configured
     set_environment()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _hidden(_left_out):
         warnings.simplefilter("ignore")  # third-party deprecations while importing
         import keras
     backend = keras.backend.backend()
@@ -258,6 +262,18 @@ def _jax_devices() -> Accelerator:
 
 
 _DEVICES = {"tensorflow": _tensorflow_devices, "jax": _jax_devices, "torch": _torch_devices}
+
+
+@contextlib.contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Modules that cannot be imported while it is open, unless they are already."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def _chosen(found: Accelerator, wanted: int, *, backend: str) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def settings_in(folder: Path, **changes):
     """A study's settings with all of it in one folder."""
     from kits_ml.config import StudySettings
 
-    places = {"study": str(folder / "study.yaml"), "storage": f"sqlite:///{folder / 'optuna.db'}"}
+    places = {"study": str(folder / "study.yaml"), "storage": f"sqlite:///{folder / 'optuna.db'}", "num_processes": 1}
     return StudySettings(**{**places, "output": str(folder / "studies"), **changes})
 
 

@@ -79,9 +79,11 @@ def measure(way: Way, number: int, options: argparse.Namespace, folder: Path) ->
         study=str(folder / f"{name}.yaml"),
         storage=f"sqlite:///{folder / 'optuna.db'}",
         output=str(folder / "studies"),
+        num_processes=1,
     )
     processes.begin(settings, {**DOCUMENT, "name": name, "trials": options.trials, "base": base})
     command = [sys.executable, "-W", "ignore", "-m", "kits_ml", "study", "worker", name, "--poll_s", "0.2"]
+    command += ["--num_processes", "1"]
     command += ["--storage", settings.storage, "--output", settings.output]
     with (folder / f"{name}.log").open("wb") as log:
         workers = [subprocess.Popen(command, stdout=log, stderr=log) for _ in range(way.num_workers)]

@@ -24,6 +24,12 @@ class StudySettings(Settings):
     grace_s: int = setting(
         120, "silence after which a running trial is given up and tried again", unit="s", minimum=1
     )
+    num_processes: int = setting(
+        0,
+        "processes of this machine that share the work, a thread each unless the study's file says otherwise; with "
+        "more than one, trials differ from call to call; 0: one a core as free memory allows, or one with a GPU",
+        minimum=0,
+    )
     poll_s: float = setting(5.0, "how often a worker without work looks again", unit="s", minimum=0.01)
     output: str = setting("studies", "folder that gets a folder a study: best.yaml, tables and plots")
     experiment: str = setting("kits_ml", "MLflow experiment of a new study, and of all that belongs to it")

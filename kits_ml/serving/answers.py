@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import io
 import json
-import logging
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from kits_ml.serving.jobs import Job
 from kits_ml.serving.metrics import Metrics
 from kits_ml.serving.refusals import RefusedError
 from kits_ml.serving.unpacking import without_folder
-
-log = logging.getLogger(__name__)
 
 SEGMENTATION_NAME, DICOM_SEG_NAME = "segmentation.nii.gz", "segmentation.dcm"
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
@@ -108,9 +105,12 @@ def segment(
         RefusedError: DICOM SEG of a scan that came as NIfTI, or of slices without the identifiers that it needs.
         StoppedJobError: nobody waits for it any more.
     """
-    with_dicom_seg = _allows_dicom_seg(volume, wanted)
+    against_dicom_seg = _against_dicom_seg(volume, wanted)
     job.check()
-    provenance = model.segmenter.provenance(scan=scan, note=volume.note)
+    note = volume.note
+    if wanted is Wanted.ALL and volume.slice_paths and against_dicom_seg:
+        note = "; ".join(filter(None, (note, f"no DICOM SEG: {against_dicom_seg}")))
+    provenance = model.segmenter.provenance(scan=scan, note=note)
     is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
     meter = reporting.meter(volume.array.shape) if is_reported else None
 
@@ -123,7 +123,7 @@ def segment(
         )
     job.check()
     with metrics.stage("pack", job.seconds):
-        files = _packed(label_map, volume, wanted, provenance=provenance if with_dicom_seg else None)
+        files = _packed(label_map, volume, wanted, provenance=None if against_dicom_seg else provenance)
     job.check()
     if meter is not None:
         with metrics.stage("report", job.seconds):
@@ -142,27 +142,26 @@ def segment(
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
 
 
-def _allows_dicom_seg(volume: volumes.Volume, wanted: Wanted) -> bool:
-    """Whether DICOM SEG is among the answers; of all, where the scan was DICOM and its headers allow it.
+def _against_dicom_seg(volume: volumes.Volume, wanted: Wanted) -> str:
+    """Why DICOM SEG is not among the answers; empty where it is.
 
     Raises:
         RefusedError: it is the only one that is wanted, and cannot be made.
     """
     if wanted not in (Wanted.DICOM_SEG, Wanted.ALL):
-        return False
+        return "not asked for"
     if not volume.slice_paths:
-        if wanted is Wanted.DICOM_SEG:
-            raise RefusedError(422, "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG")
-        return False
-    try:
-        check_source(volume)
-    except InputError as error:
-        reason = without_folder(str(error), Path(volume.path).parent)
-        if wanted is Wanted.DICOM_SEG:
-            raise RefusedError(422, reason) from error
-        log.warning("no DICOM SEG among all answers: %s", reason)
-        return False
-    return True
+        reason = "a NIfTI file, expected a zip of DICOM slices to answer with DICOM SEG"
+    else:
+        try:
+            check_source(volume)
+        except InputError as error:
+            reason = without_folder(str(error), Path(volume.path).parent)
+        else:
+            return ""
+    if wanted is Wanted.DICOM_SEG:
+        raise RefusedError(422, reason)
+    return reason
 
 
 def _packed(

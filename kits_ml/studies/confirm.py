@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import logging
@@ -22,8 +23,9 @@ from kits_ml.evaluation.comparison import costs
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.settings import suggestion
 from kits_ml.studies.compared import CONFIRMED, COSTS_CSV, TEST_CSV, compare_confirmed
+from kits_ml.studies.crew import crew
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.study import report_study, results_of
+from kits_ml.studies.study import StudyResult, report_study, results_of
 from kits_ml.studies.winner import register_winner
 from kits_ml.tracking import run_scores
 from kits_ml.tracking import studies as tracking
@@ -70,7 +72,8 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
 
     Each patient that is not for test validates in one fold; the test patients are the same in all. The winner is
     chosen by validation scores. A training that is there already, with the same settings, is not repeated, and one
-    that another process is at is left to it: several processes share the work (all but one with `register` off).
+    that another process is at is left to it: several processes share the work, also those of other commands with
+    `register` off.
 
     Args:
         settings: study, folds, seeds, control and margin.
@@ -85,9 +88,9 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
     if len(study.best) > 1 and settings.control not in study.best:
         known = suggestion(settings.control, list(study.best))
         raise InputError(f"control: {settings.control!r} has no complete trial in study {name}{known}")
-    folder = Path(settings.output) / name / CONFIRMED
-    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
-    records, failures = _train_all(planned, folder=folder, run_ids=study.run_ids, run=run)
+    folder = _folder(study, settings)
+    with crew(functools.partial(_help, run=run), settings, name=name):
+        records, failures = _train_all(study, settings, run=run)
     if not records:
         raise InputError(f"study {name}: no training came to something: {failures}")
     for part, table in TABLES.items():
@@ -143,20 +146,23 @@ def rank(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
+def _help(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained]) -> None:
+    """What the other processes do: trainings, and nothing with them."""
+    _train_all(results_of(settings.select(StudySettings)), settings, run=run)
+
+
 def _train_all(
-    planned: Mapping[str, TrainSettings],
-    *,
-    folder: Path,
-    run_ids: Mapping[str, str],
-    run: Callable[[TrainSettings], Trained],
+    study: StudyResult, settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The records of the trainings, in the plan's order, and why others came to nothing, by name."""
+    folder = _folder(study, settings)
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
+    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
     for name in _not_at_work(planned, folder / "locks"):
         one = planned[name]
         try:
-            found[name] = _train_once(name, one, folder=folder, parent_id=run_ids[one.architecture], run=run)
+            found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
         except Exception as error:
             if not isinstance(error, InputError) and not runtime.is_out_of_memory(error):
                 raise
@@ -164,6 +170,10 @@ def _train_all(
             failures[name] = first_line(error)
             log.warning("%s: %s", name, failures[name])
     return [found[name] for name in planned if name in found], failures
+
+
+def _folder(study: StudyResult, settings: ConfirmSettings) -> Path:
+    return Path(settings.output) / study.spec.search.name / CONFIRMED
 
 
 def _plan(
@@ -176,11 +186,10 @@ def _plan(
             for architecture, trial in best.items():
                 name = f"{architecture}_fold{fold}_seed{seed}"
                 changes = {
-                    **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed, "register": False},
+                    **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed},
                     **{"experiment": experiment, "run_name": name},
                 }
-                configuration = {**spec.configuration(architecture, trial.params), **changes}
-                planned[name] = TrainSettings.from_mapping(configuration, source=spec.source)
+                planned[name] = spec.training(architecture, trial.params, changes)
     return planned
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from kits_ml import models
@@ -41,6 +42,8 @@ _NOT_IN_BASE = {
     "run_name": "nothing: runs are named by architecture and trial",
     "experiment": "--experiment",
 }
+#: Two trainings with a thread each do more than one with two, see `experiments/benchmarks/study_workers.md`.
+_BESIDE_OTHERS = MappingProxyType({"num_threads": 1})
 #: What may change between two calls: more of the same.
 _BUDGET = ("trials", "minutes", "max_failed")
 
@@ -81,9 +84,18 @@ class StudySpec:
         Raises:
             InputError: values that do not go together.
         """
-        return TrainSettings.from_mapping(
-            {**self.configuration(architecture, chosen), "fold": fold, "register": False}, source=self.search.name
-        )
+        return self.training(architecture, chosen, {"fold": fold})
+
+    def training(
+        self, architecture: str, chosen: Mapping[str, Any], changes: Mapping[str, Any] = MappingProxyType({})
+    ) -> TrainSettings:
+        """The settings of a training that shares the machine with others; nothing is registered.
+
+        Raises:
+            InputError: values that do not go together.
+        """
+        given = {**_BESIDE_OTHERS, **self.configuration(architecture, chosen), **changes, "register": False}
+        return TrainSettings.from_mapping(given, source=self.search.name)
 
     def configuration(self, architecture: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """What `train --config` takes for a trial: all that the study fixed or the trial chose."""

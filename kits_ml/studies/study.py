@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -17,6 +18,7 @@ from kits_ml.config import StudySettings
 from kits_ml.errors import InputError, first_line
 from kits_ml.studies import plots, results, search
 from kits_ml.studies.compared import compared_before
+from kits_ml.studies.crew import crew
 from kits_ml.studies.objective import Train
 from kits_ml.studies.report import write_page
 from kits_ml.studies.spec import StudySpec, check_data, parse_spec, read_spec
@@ -148,9 +150,11 @@ def _search(study: Study, settings: StudySettings, *, train: Train, report: bool
 
         tracking.attempt(log_trial, what=f"{architecture}, trial {trial.number}")
 
+    name, help_with_it = study.spec.search.name, functools.partial(join_study, train=train)
     try:
         check_data(study.spec)
-        search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
+        with crew(help_with_it, replace(settings, study=name), name=name):
+            search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
     except BaseException:
         if report:
             run_ids = [*study.run_ids.values(), study.run_id]

@@ -4,9 +4,8 @@ import contextlib
 import io
 import logging
 import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from kits_ml.serving.app import create_app
 from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
 from kits_ml.serving.service import Service
+from tests.waiting import wait_until
 
 
 class Bright:
@@ -149,14 +149,6 @@ def serving(folder: Path, *, reporting: Reporting = REPORTING, **settings) -> It
         network.may_go_on.set()
         server.should_exit = True
         thread.join()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30, pause: float = 0.01) -> None:
-    """Fails where it does not come true."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(pause)
 
 
 @pytest.fixture(scope="session")

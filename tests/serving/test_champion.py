@@ -4,7 +4,8 @@ import pytest
 
 from kits_ml.errors import InputError
 from kits_ml.serving.champion import Champion, Model, version_name
-from tests.serving.conftest import Bright, wait_until
+from tests.serving.conftest import Bright
+from tests.waiting import wait_until
 
 
 class _Registry:

@@ -15,7 +15,8 @@ import requests
 from kits_ml.serving.leftovers import own_folder, remove_leftovers
 from kits_ml.serving.limits import Limits
 from kits_ml.serving.reader import Reader
-from tests.serving.conftest import Bright, nifti, scan, serving, wait_until
+from tests.serving.conftest import Bright, nifti, scan, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

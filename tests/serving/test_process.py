@@ -19,7 +19,7 @@ import requests
 
 from kits_ml.data import images, volumes
 from tests.conftest import body
-from tests.serving.conftest import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -128,6 +128,7 @@ def test_a_zip_of_dicom_slices_is_answered_with_dicom_seg(served):
     assert referenced == {"1.2.3.0", "1.2.3.1", "1.2.3.2"}
     with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
         assert archive.namelist() == ["segmentation.nii.gz", "segmentation.dcm", "report.json", "report.html"]
+        assert "DICOM SEG" not in json.loads(archive.read("report.json"))["provenance"]["note"]
 
 
 def test_dicom_seg_needs_slices_that_it_can_refer_to(served, tmp_path):
@@ -142,6 +143,8 @@ def test_dicom_seg_needs_slices_that_it_can_refer_to(served, tmp_path):
     assert served.network.num_begun == begun  # nothing was segmented in vain
     with zipfile.ZipFile(io.BytesIO(served.post(body, params={"response": "all"}).content)) as archive:
         assert "segmentation.dcm" not in archive.namelist()
+        note = json.loads(archive.read("report.json"))["provenance"]["note"]
+    assert "no DICOM SEG: upload/study/IM0: no FrameOfReferenceUID" in note
 
 
 def test_a_series_with_a_gap_names_the_files_as_sent(served):

@@ -11,7 +11,8 @@ import pytest
 
 from kits_ml.config import ServeSettings
 from kits_ml.serving.server import reporting_of
-from tests.serving.conftest import nifti, scan, serving, wait_until
+from tests.serving.conftest import nifti, scan, serving
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium, chromedriver"

@@ -64,6 +64,7 @@ def settings(tmp_path, monkeypatch, empty_databases) -> StudySettings:
         storage=f"sqlite:///{tmp_path / 'optuna.db'}",
         output=str(tmp_path / "studies"),
         poll_s=0.05,
+        num_processes=1,
     )
 
 

@@ -10,10 +10,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from optuna.trial import FrozenTrial
 
 from kits_ml.config import StudySettings
 from kits_ml.studies.study import run_study
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,19 +53,6 @@ def listens(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for(condition: Callable[[], Any], *, timeout_s: float = 120) -> None:
-    """Looks again and again.
-
-    Raises:
-        TimeoutError: it did not come true.
-    """
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > ends:
-            raise TimeoutError(f"waited {timeout_s:g} s")
-        time.sleep(0.1)
-
-
 @contextlib.contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """The URL of a server on loopback, whose data lie in a folder.
@@ -89,7 +76,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, cwd=folder, **quiet, **owner)
     try:
-        wait_for(lambda: listens(port))
+        wait_until(lambda: listens(port), seconds=120, pause=0.1)
         yield f"postgresql+psycopg://kits@127.0.0.1:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)
@@ -128,7 +115,7 @@ def tracking_server(folder: Path, database: str) -> Iterator[str]:
         return True
 
     try:
-        wait_for(answers)
+        wait_until(answers, seconds=120, pause=0.1)
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)

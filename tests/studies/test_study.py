@@ -23,7 +23,8 @@ from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
 from tests.conftest import write_phantoms
 from tests.studies.conftest import pretend, score_of
-from tests.studies.processes import begin, start_worker, wait_for
+from tests.studies.processes import begin, start_worker
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_a_journal_says_what_is_lost(settings, write, tmp_path, caplog):
 
 def test_the_command_line(settings, write):
     write(settings, base={"image_size": 100, "epochs": 1}, max_failed=1)
-    options = ["--storage", settings.storage, "--output", settings.output]
+    options = ["--storage", settings.storage, "--output", settings.output, "--num_processes", "1"]
     said = CliRunner().invoke(cli.main, ["study", "run", settings.study, *options])
     assert said.exit_code == 1
     assert "image_size: found 100, expected a multiple of 16 for depth 4" in said.output
@@ -271,7 +272,7 @@ def test_a_tiny_study_of_real_trainings(settings, document, tmp_path):
     space = {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
     content = {**document, "trials": 2, "base": {**base, "batch_size": 4}, "space": space}
     Path(settings.study).write_text(yaml.safe_dump(content))
-    options = ["--storage", settings.storage, "--output", settings.output]
+    options = ["--storage", settings.storage, "--output", settings.output, "--num_processes", "1"]
     said = CliRunner().invoke(cli.main, ["study", "run", settings.study, *options])
     assert said.exit_code == 0, said.output
     rows = _rows(Path(settings.output) / "small/trials.csv")
@@ -301,7 +302,7 @@ def test_a_killed_worker_leaves_no_trial_running(settings, document):
     def states():
         return [trial.state for trial in optuna.load_study(study_name="small/unet", storage=settings.storage).trials]
 
-    wait_for(lambda: TrialState.RUNNING in states())
+    wait_until(lambda: TrialState.RUNNING in states(), seconds=120, pause=0.1)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert TrialState.RUNNING in states()

@@ -15,7 +15,8 @@ from kits_ml.studies.search import SURPLUS
 from kits_ml.studies.storage import close_storage
 from kits_ml.studies.study import report_study
 from tests.studies import processes
-from tests.studies.processes import begin, start_worker, trials_per_second, wait_for, worker_log
+from tests.studies.processes import begin, start_worker, trials_per_second, worker_log
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def test_a_killed_worker_of_four_loses_duplicates_and_leaves_nothing(settings, d
             if trial.state == TrialState.RUNNING and trial.user_attrs.get("worker", "").endswith(of_worker)
         ]
 
-    wait_for(running_there)
+    wait_until(running_there, seconds=120, pause=0.1)
     workers[0].send_signal(signal.SIGKILL)
     for worker in workers:
         assert worker.wait(300) == (-signal.SIGKILL if worker is workers[0] else 0), worker_log(settings).read_text()
@@ -133,7 +134,7 @@ def test_workers_behind_a_proxy_share_the_budget(settings, document):
     command = [sys.executable, "-W", "ignore", "-c", PROXY, settings.storage, str(port)]
     proxy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: processes.listens(port))
+        wait_until(lambda: processes.listens(port), seconds=120, pause=0.1)
         behind = dataclasses.replace(settings, storage=f"127.0.0.1:{port}", storage_class="GrpcStorageProxy")
         begin(behind, {**document, "trials": 4})
         workers = [start_worker(behind, seconds=0.5) for _ in range(2)]
