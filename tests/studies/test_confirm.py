@@ -13,7 +13,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from kits_ml.config import ConfirmSettings
+from kits_ml.config import ConfirmSettings, StudySettings
 from kits_ml.errors import InputError
 from kits_ml.studies import confirm as confirming
 from kits_ml.studies import winner as winning
@@ -139,6 +139,23 @@ def test_memory_is_a_failure_and_a_fault_of_the_program_is_none(studied, monkeyp
 
     with pytest.raises(InputError, match=r"no training came to something: .*'unet_fold0_seed0': 'MemoryError'"):
         confirming.confirm(studied, run=never)
+
+
+def test_what_failed_is_tried_once_a_call_however_many_processes_share_it(studied):
+    tried = []
+
+    def run(one):
+        tried.append(one.run_name)
+        raise InputError("the loss became nan")
+
+    found = confirming.results_of(studied.select(StudySettings))
+    for _ in range(2):  # one process after the other comes to each training
+        records, failures = confirming._train_all(found, studied, run=run)
+        assert (records, set(failures.values())) == ([], {"the loss became nan"})
+    assert len(tried) == len(set(tried)) == 8
+    with pytest.raises(InputError, match="no training came to something"):
+        confirming.confirm(studied, run=run)  # another call tries again
+    assert len(tried) == 16
 
 
 def test_a_tracking_server_that_is_away_ends_it_instead_of_failing_all(studied, monkeypatch):
