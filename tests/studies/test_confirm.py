@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from kits_ml.config import ConfirmSettings, StudySettings
 from kits_ml.errors import InputError
 from kits_ml.studies import confirm as confirming
 from kits_ml.studies import winner as winning
+from kits_ml.studies.compared import outdated
 from kits_ml.studies.study import report_study, run_study
 from kits_ml.tracking.registry import Registered
 from tests.studies.conftest import pretend
@@ -112,7 +114,23 @@ def test_the_page_of_the_study_gives_the_answer(studied, monkeypatch):
     # a study that is reported again keeps its answer
     (folder / "study.html").unlink()
     report_study(studied)
-    assert answer in (folder / "study.html").read_text()
+    page = (folder / "study.html").read_text()
+    assert answer in page
+    assert "The search went on after the comparison" not in page
+
+
+def test_another_best_trial_is_not_the_one_that_was_confirmed(tmp_path):
+    runs = tmp_path / "confirmed/runs"
+    runs.mkdir(parents=True)
+    for name in ("unet", "nnunet"):
+        record = {"algorithm": name, "settings": {"epochs": 3, "depth": 2, "learning_rate": 0.01}}
+        (runs / f"{name}_fold0_seed0.json").write_text(json.dumps(record))
+    best = {
+        "unet": SimpleNamespace(params={"learning_rate": 0.01, "depth": 2}),
+        "nnunet": SimpleNamespace(params={"learning_rate": 0.02, "depth": 2}),
+        "dense_unet": SimpleNamespace(params={"depth": 3}),  # has no complete training
+    }
+    assert outdated(tmp_path, best) == ["nnunet"]
 
 
 def test_a_control_that_is_not_there_is_refused_before_the_trainings(studied):
