@@ -20,8 +20,8 @@ from kits_ml.config import StudySettings
 
 log = logging.getLogger(__name__)
 
-#: What a process takes that trains slices of 128x128, and as much again for larger ones.
-MEMORY_BYTES = 2 * 2**30
+#: What a process has taken after some trainings of 128x128; larger slices take more.
+MEMORY_BYTES = 3 * 2**30
 #: How long a process may take to stop when it is told to, in seconds.
 STOP_S = 60
 

@@ -107,7 +107,7 @@ def _works(pid: int) -> bool:
     ("kind", "cores", "free_gib", "expected"),
     [
         ("cpu", 16, 64, 16),
-        ("cpu", 16, 9, 4),  # two GiB each
+        ("cpu", 16, 13, 4),  # three GiB each
         ("cpu", 2, 0.5, 1),
         ("gpu", 16, 64, 1),
     ],
