@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from kits_ml.config import CompareSettings
 from kits_ml.errors import InputError, first_line
@@ -37,6 +41,24 @@ def compared_before(folder: Path) -> Compared | None:
     """The comparison that a study's folder holds, made again with the same settings; None where it holds none."""
     path = folder / COMPARISON / COMPARISON_JSON
     return _compare(folder, json.loads(path.read_text())["settings"]) if path.exists() else None
+
+
+def outdated(folder: Path, best: Mapping[str, FrozenTrial]) -> list[str]:
+    """The architectures whose best trial is no longer the one that was confirmed: the search went on.
+
+    Args:
+        folder: of the study.
+        best: the best trials now, by architecture.
+    """
+    confirmed: dict[str, list[Mapping[str, Any]]] = {}
+    for path in (folder / CONFIRMED / "runs").glob("*.json"):
+        record = json.loads(path.read_text())
+        confirmed.setdefault(record["algorithm"], []).append(record["settings"])
+    return [
+        name
+        for name, trial in best.items()
+        if name in confirmed and not any(trial.params.items() <= settings.items() for settings in confirmed[name])
+    ]
 
 
 def _compare(folder: Path, chosen: dict) -> Compared | None:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 #: What the tables hold of each case and region.
 METRICS = ("dice", "iou", "surface_dice")
 COLUMNS = ("case", "algorithm", "fold", "seed", "region", "metric", "score")
+#: Ending of a note beside the records: why a training of this call came to nothing.
+_FAILED = ".failed"
 _AGAIN = "the same command does it when it is started again"
 TABLES = {"validation": "validation.csv", "test": TEST_CSV}
 
@@ -89,6 +91,8 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
         known = suggestion(settings.control, list(study.best))
         raise InputError(f"control: {settings.control!r} has no complete trial in study {name}{known}")
     folder = _folder(study, settings)
+    for note in (folder / "runs").glob(f"*{_FAILED}"):
+        note.unlink(missing_ok=True)  # what failed in an earlier call is tried again
     with crew(functools.partial(_help, run=run), settings, name=name):
         records, failures = _train_all(study, settings, run=run)
     if not records:
@@ -160,7 +164,10 @@ def _train_all(
     failures: dict[str, str] = {}
     planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
     for name in _not_at_work(planned, folder / "locks"):
-        one = planned[name]
+        one, note = planned[name], folder / "runs" / f"{name}{_FAILED}"
+        if note.exists():  # another process of this call has tried it
+            failures[name] = note.read_text()
+            continue
         try:
             found[name] = _train_once(name, one, folder=folder, parent_id=study.run_ids[one.architecture], run=run)
         except Exception as error:
@@ -168,6 +175,7 @@ def _train_all(
                 raise
             check_tracking_server()  # where that is why, all others would fail alike
             failures[name] = first_line(error)
+            files.write_bytes(note, failures[name].encode())
             log.warning("%s: %s", name, failures[name])
     return [found[name] for name in planned if name in found], failures
 

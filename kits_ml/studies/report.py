@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kits_ml import files, page
 from kits_ml.studies import results, search
+from kits_ml.studies.compared import outdated
 from kits_ml.studies.spec import StudySpec
 from kits_ml.workflows.compare import Compared, draw, page_parts
 
@@ -59,7 +60,10 @@ def write_page(
             *(compared.verdict.contrasts.values() if compared else ()),
             *(_sentence(name, progress[name], best.get(name), spec) for name in studies),
         ],
-        caveats=[*(compared.verdict.caveats if compared else ()), *_caveats(progress, spec)],
+        caveats=[
+            *((*_outdated(folder, best), *compared.verdict.caveats) if compared else ()),
+            *_caveats(progress, spec),
+        ],
         parts=[
             *(_confirmed(compared) if compared else ()),
             *(_architectures(progress, best, spec), _configurations(best), *_reasons(studies), *_pictures(pictures)),
@@ -89,6 +93,15 @@ def _confirmed(compared: Compared) -> list[page.Text | page.Table | page.Picture
         page.Text(title="Confirmed", paragraphs=[about]),
         *page_parts(compared, draw(compared)),
         page.Text(title="Searched", paragraphs=["What follows is of validation patients, and of trials alone."]),
+    ]
+
+
+def _outdated(folder: Path, best: Mapping[str, FrozenTrial]) -> list[str]:
+    names = outdated(folder, best)
+    if not names:
+        return []
+    return [
+        f"The search went on after the comparison: the best of {', '.join(names)} is another now, and not confirmed."
     ]
 
 

@@ -97,6 +97,19 @@ def shown(storage: str) -> str:
         return storage
 
 
+class Database(RDBStorage):
+    """Optuna's database, of which a sign of life that it cannot take is one that is missing, and not the last.
+
+    Optuna's thread ends with the first that fails, and others would give the trial up once the disk has room again.
+    """
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        try:
+            super().record_heartbeat(trial_id)
+        except optuna.exceptions.StorageInternalError as error:
+            log.warning("the storage does not take a sign of life (%s)", _cause(error))
+
+
 class RetryOnce:
     """Puts a trial back once whose worker was killed, then tells of it.
 
@@ -128,7 +141,7 @@ def _open_database(settings: StudySettings, on_stale: OnStale | None) -> RDBStor
             options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(
+            return Database(
                 settings.storage,
                 engine_kwargs=options,
                 heartbeat_interval=settings.heartbeat_s,

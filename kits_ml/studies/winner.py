@@ -19,7 +19,7 @@ def register_winner(
 
     Args:
         winner: the record of a confirming training: `run_id`, `settings`.
-        settings: `model_name`, `promote`, `experiment`.
+        settings: `model_name` and `promote`.
 
     Returns:
         The version as it stands now, and what the gate said of it; None where nobody asked, or it said so before.

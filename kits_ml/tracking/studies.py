@@ -28,6 +28,8 @@ _MAX_PARAMS, _MAX_METRICS = 100, 1000
 #: A trial's run that has been in the making for longer than this was left by a killed worker.
 _STALE_RUN_S = 300
 _BEGUN_TAG = "logging_begun_s"
+#: Runs that this process could not finish, for want of the tracking server.
+_half_made: set[str] = set()
 
 #: What a trial's run ends as, by the trial's state.
 STATUSES = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -169,6 +171,7 @@ def log_trial(architecture_id: str, record: TrialRecord) -> str:
     if record.reason:
         tags[REASON_TAG] = record.reason[:5000]
     run_id = open_child(architecture_id, name=record.name, tags=tags, started_s=record.started_s)
+    _half_made.add(run_id)
     params = [Param(name, str(value)) for name, value in record.settings.items()]
     for some in _parts(params, _MAX_PARAMS):
         client.log_batch(run_id, params=some)
@@ -178,6 +181,7 @@ def log_trial(architecture_id: str, record: TrialRecord) -> str:
     if record.cases_csv:
         client.log_text(run_id, record.cases_csv, "validation/scores.csv")
     client.set_terminated(run_id, status=STATUSES[record.state], end_time=int(1000 * record.ended_s))
+    _half_made.discard(run_id)
     return run_id
 
 
@@ -198,7 +202,8 @@ def logged_trials(architecture_id: str) -> set[int]:
         for run in runs:
             if TRIAL_TAG not in run.data.tags:
                 continue
-            if run.info.status == "RUNNING" and time.time() - float(run.data.tags[_BEGUN_TAG]) > _STALE_RUN_S:
+            age_s = time.time() - float(run.data.tags[_BEGUN_TAG])
+            if run.info.status == "RUNNING" and (age_s > _STALE_RUN_S or run.info.run_id in _half_made):
                 client.delete_run(run.info.run_id)
             else:
                 found.add(int(run.data.tags[TRIAL_TAG]))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from kits_ml.config import ConfirmSettings
+from kits_ml.config import ConfirmSettings, StudySettings
 from kits_ml.errors import InputError
 from kits_ml.studies import confirm as confirming
 from kits_ml.studies import winner as winning
+from kits_ml.studies.compared import outdated
 from kits_ml.studies.study import report_study, run_study
 from kits_ml.tracking.registry import Registered
 from tests.studies.conftest import pretend
@@ -112,7 +114,23 @@ def test_the_page_of_the_study_gives_the_answer(studied, monkeypatch):
     # a study that is reported again keeps its answer
     (folder / "study.html").unlink()
     report_study(studied)
-    assert answer in (folder / "study.html").read_text()
+    page = (folder / "study.html").read_text()
+    assert answer in page
+    assert "The search went on after the comparison" not in page
+
+
+def test_another_best_trial_is_not_the_one_that_was_confirmed(tmp_path):
+    runs = tmp_path / "confirmed/runs"
+    runs.mkdir(parents=True)
+    for name in ("unet", "nnunet"):
+        record = {"algorithm": name, "settings": {"epochs": 3, "depth": 2, "learning_rate": 0.01}}
+        (runs / f"{name}_fold0_seed0.json").write_text(json.dumps(record))
+    best = {
+        "unet": SimpleNamespace(params={"learning_rate": 0.01, "depth": 2}),
+        "nnunet": SimpleNamespace(params={"learning_rate": 0.02, "depth": 2}),
+        "dense_unet": SimpleNamespace(params={"depth": 3}),  # has no complete training
+    }
+    assert outdated(tmp_path, best) == ["nnunet"]
 
 
 def test_a_control_that_is_not_there_is_refused_before_the_trainings(studied):
@@ -139,6 +157,23 @@ def test_memory_is_a_failure_and_a_fault_of_the_program_is_none(studied, monkeyp
 
     with pytest.raises(InputError, match=r"no training came to something: .*'unet_fold0_seed0': 'MemoryError'"):
         confirming.confirm(studied, run=never)
+
+
+def test_what_failed_is_tried_once_a_call_however_many_processes_share_it(studied):
+    tried = []
+
+    def run(one):
+        tried.append(one.run_name)
+        raise InputError("the loss became nan")
+
+    found = confirming.results_of(studied.select(StudySettings))
+    for _ in range(2):  # one process after the other comes to each training
+        records, failures = confirming._train_all(found, studied, run=run)
+        assert (records, set(failures.values())) == ([], {"the loss became nan"})
+    assert len(tried) == len(set(tried)) == 8
+    with pytest.raises(InputError, match="no training came to something"):
+        confirming.confirm(studied, run=run)  # another call tries again
+    assert len(tried) == 16
 
 
 def test_a_tracking_server_that_is_away_ends_it_instead_of_failing_all(studied, monkeypatch):

@@ -225,6 +225,18 @@ def test_a_worker_that_was_killed_before_its_first_sign_of_life_is_noticed(rdb_s
     assert rdb_study.trials[2].system_attrs["retry_history"] == [0]
 
 
+def test_a_sign_of_life_that_is_not_taken_is_not_the_last(rdb_study, monkeypatch, caplog):
+    trial_id = rdb_study._storage.create_new_trial(rdb_study._study_id)
+
+    def full(self, trial_id):
+        raise optuna.exceptions.StorageInternalError("commit") from OSError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.storages.RDBStorage, "record_heartbeat", full)
+        rdb_study._storage.record_heartbeat(trial_id)  # what Optuna's thread does, which would end with an error
+    assert "does not take a sign of life (database or disk is full)" in caplog.text
+
+
 def test_who_is_done_stays_until_no_trial_is_running(rdb_study, make_spec, monkeypatch):
     """Killed in the last trial of a budget in minutes: somebody must see it, and the report comes after it."""
     done = _trial(0, TrialState.COMPLETE)
