@@ -32,6 +32,6 @@ class DeviceSettings(Settings):
     num_devices: int = setting(
         1,
         "GPUs (or CPUs) that share each batch; 0: all there are; batch normalisation and Dice losses see a device's "
-        "part of the batch",
+        "part of the batch, but with JAX all of it",
         minimum=0,
     )

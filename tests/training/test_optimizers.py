@@ -150,8 +150,12 @@ def test_settings_that_fit_nothing_are_refused(change, message):
         ({"accumulation_steps": 2}, "accumulation_steps: found 2 on 2 devices, expected 1"),
     ],
 )
-def test_what_several_devices_cannot_do_is_refused(change, message):
+def test_what_several_devices_cannot_do_is_refused(change, message, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     settings = dataclasses.replace(TrainSettings(), **change)
     check_devices(settings, num_devices=1)
     with pytest.raises(InputError, match=message):
+        check_devices(settings, num_devices=2)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")  # one step for all devices
+    if "batch_size" not in change:
         check_devices(settings, num_devices=2)
