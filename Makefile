@@ -1,12 +1,14 @@
 # make train   from nothing to a trained, scored, registered model (phantom cases)
 # make test    the tests; make test-slow runs the long ones too
+# make test-backends  the tests on all three Keras backends, in .venv-backends with JAX; elsewhere they skip what is missing
 # make browser the browser that some tests open reports in
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BACKENDS := .venv-backends
 
-.PHONY: install train test test-slow lint browser clean
+.PHONY: install train test test-slow test-backends lint browser clean
 
 install: $(VENV)/installed
 
@@ -26,6 +28,17 @@ test: install lint
 test-slow: install
 	$(BIN)/python -m pytest
 
+# JAX in an environment of its own, which finds everything else in .venv.
+$(BACKENDS)/installed: $(VENV)/installed requirements-backends.txt
+	$(BIN)/python -m venv $(BACKENDS)
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> "$$($(BACKENDS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(BACKENDS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-backends.txt
+	touch $@
+
+test-backends: $(BACKENDS)/installed
+	$(BACKENDS)/bin/python -m pytest -k "backend or devices" tests/models tests/training
+
 # Debian's chromium, in which tests open the report; without it they skip. Needs root.
 browser:
 	command -v chromium && command -v chromedriver || \
@@ -36,4 +49,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BACKENDS) build dist *.egg-info .pytest_cache .ruff_cache

@@ -24,6 +24,10 @@ GPU_BFLOAT16 = (8, 0)
 GPU_FLOAT16 = (7, 0)
 
 
+#: Beyond these, threads that make batches wait for each other more than they work.
+MOST_LOADER_THREADS = 8
+
+
 class Accelerator(NamedTuple):
     """What the networks of this process run on.
 
@@ -79,9 +83,9 @@ def configure(
 
     Args:
         num_threads: threads of one operation; 0 means one a core.
-        precision: see `resolve_precision`. Weights, sums, losses and scores stay float32. On a CPU TensorFlow
-            computes convolutions in bfloat16; on a GPU all layers compute in half precision (Micikevicius et al.
-            2018, arXiv:1710.03740).
+        precision: see `resolve_precision`. Weights, probabilities, losses and scores stay float32. On a CPU
+            TensorFlow computes convolutions, and what lies between them, in bfloat16; on a GPU all layers compute in
+            half precision (Micikevicius et al. 2018, arXiv:1710.03740).
         deterministic: only operations that give the same bits each time.
         num_devices: devices that share a batch; 0 means all.
 
@@ -167,6 +171,11 @@ def jit_compile() -> bool | str:
 def num_devices() -> int:
     """How many devices share a batch."""
     return _configured.num_devices
+
+
+def loader_threads() -> int:
+    """How many threads should make batches: one beside a CPU, which the network takes whole, more beside others."""
+    return 1 if accelerator().kind == "cpu" else max(1, min(MOST_LOADER_THREADS, (os.cpu_count() or 1) - 1))
 
 
 def device_scope() -> contextlib.AbstractContextManager:
@@ -333,6 +342,15 @@ def _make_deterministic(backend: str) -> None:
 
 
 def _set_onednn(*, use_bfloat16: bool) -> None:
+    """Lets TensorFlow rewrite graphs to bfloat16, but for the softmax, and with it all between it and a convolution.
+
+    Of itself TensorFlow takes the softmax and the loss along in training: with three digits, a pixel that is right by
+    0.998 counts as certain and has no gradient.
+    """
     import tensorflow as tf
 
+    for change in ("INFERLIST_REMOVE", "DENYLIST_ADD"):
+        name = f"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_{change}"
+        operations = {one for one in os.environ.get(name, "").split(",") if one}
+        os.environ[name] = ",".join(sorted({*operations, "Softmax"}))
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": use_bfloat16})

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 from kits_ml import runtime
@@ -89,3 +90,41 @@ import matplotlib.pyplot, pandas, sklearn  # whoever wants them has them
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split(maxsplit=1)[1] == "[]\n"
+
+
+def _is_bfloat16(values: np.ndarray) -> bool:
+    """Whether float32 numbers have the 16 leading bits of a bfloat16 and nothing behind them."""
+    return not (np.ascontiguousarray(values, np.float32).view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's rewrite")
+def test_the_loss_stays_in_float32_where_convolutions_are_in_bfloat16():
+    """On any processor: one without bfloat16 computes it slowly."""
+    import tensorflow as tf
+
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    logits = keras.layers.Conv2D(3, 1)(hidden)
+    model = keras.Model(inputs, [logits, keras.layers.Softmax()(logits)])
+
+    @tf.function
+    def step(images):
+        with tf.GradientTape() as tape:
+            logits, probabilities = model(images, training=True)
+            loss = -tf.reduce_mean(tf.math.log(probabilities[..., 1]))
+        return logits, probabilities, loss, tape.gradient(loss, model.trainable_variables)
+
+    images = np.random.default_rng(0).random((1, 8, 8, 1), np.float32)
+    try:
+        runtime.configure(precision="bfloat16")
+        logits, probabilities, loss, gradients = step(images)
+    finally:
+        runtime.configure(precision="float32")
+    assert _is_bfloat16(logits.numpy())
+    assert not _is_bfloat16(probabilities.numpy())
+    by_hand = keras.ops.softmax(logits.numpy(), axis=-1)
+    np.testing.assert_allclose(probabilities, by_hand, rtol=1e-5)
+    assert float(loss) == pytest.approx(-np.log(np.asarray(by_hand)[..., 1]).mean(), rel=1e-5)
+    # the bias before the softmax: the mean of p - y
+    expected = np.asarray(by_hand).mean(axis=(0, 1, 2)) - [0, 1, 0]
+    np.testing.assert_allclose(gradients[-1], expected, rtol=0.01)

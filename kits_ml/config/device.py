@@ -23,9 +23,15 @@ class DeviceSettings(Settings):
         "of the network's arithmetic; auto: bfloat16 where the device has it, else float16 on a GPU that has it",
     )
     num_threads: int = setting(0, "threads of the network; 0: one a core", minimum=0)
+    num_loader_threads: int = setting(
+        0,
+        "threads that read and vary the next batches; how many changes no result; 0: one beside a CPU, up to eight "
+        "beside a GPU",
+        minimum=0,
+    )
     num_devices: int = setting(
         1,
         "GPUs (or CPUs) that share each batch; 0: all there are; batch normalisation and Dice losses see a device's "
-        "part of the batch",
+        "part of the batch, but with JAX all of it",
         minimum=0,
     )

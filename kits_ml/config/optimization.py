@@ -21,6 +21,9 @@ class OptimizationSettings(Settings):
     weight_decay: float = setting(
         0.0, "an update takes learning rate x this share off each weight; 0: none; not for adam, see adamw", minimum=0
     )
+    weight_decay_of: Literal["all", "kernels"] = setting(
+        "all", "what decays; all: biases and normalisation too, as in nnU-Net; kernels: neither, as in transformers"
+    )
     clip_norm: float = setting(0.0, "scale gradients down to this norm, of all weights together; 0: never", minimum=0)
     ema_momentum: float = setting(
         0.0,
@@ -63,6 +66,8 @@ class OptimizationSettings(Settings):
             raise InputError(f"weight_decay: found {self.weight_decay:g} with adam, expected 0, or optimizer adamw")
         if self.optimizer == "adamw" and not self.weight_decay:
             raise InputError("weight_decay: found 0 with adamw, expected more, such as 0.01, or optimizer adam")
+        if self.weight_decay_of != "all" and not self.weight_decay:
+            raise InputError(f"weight_decay_of: found {self.weight_decay_of} with weight_decay 0, expected more")
         for name in ("steps_per_epoch", "max_steps"):
             steps = getattr(self, name)
             if steps is not None and steps % self.accumulation_steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
@@ -45,7 +45,7 @@ def render_page(
     label_map: np.ndarray,
     *,
     affine: np.ndarray,
-    entropy: np.ndarray | None = None,
+    read_entropy: Callable[[], np.ndarray] | None = None,
 ) -> str:
     """The page.
 
@@ -54,7 +54,8 @@ def render_page(
         image: `(slices, rows, columns)` in HU, in the house's axis order.
         label_map: the same shape, values 0, 1, 2.
         affine: `(4, 4)`, voxel indices of that order to RAS+ millimetres.
-        entropy: `(slices, rows, columns)` uint8 of `UncertaintyMeter`; None leaves the map out.
+        read_entropy: gives `(slices, rows, columns)` uint8, as `UncertaintyMeter.entropy`, which is let go of again;
+            None leaves the map out.
 
     Returns:
         HTML, with everything in it. A scan of more than `viewer_volumes.MOST_VOXELS` voxels around the body is
@@ -65,8 +66,8 @@ def render_page(
         "image": viewer_volumes.encode_image(image, grid, affine),
         "labels": viewer_volumes.encode_labels(label_map, grid, affine),
     }
-    if entropy is not None:
-        volumes["entropy"] = viewer_volumes.encode_bytes(entropy, grid, affine)
+    if read_entropy is not None:
+        volumes["entropy"] = viewer_volumes.encode_bytes(read_entropy(), grid, affine)
     title = _title(report.provenance)
     body = [
         page.heading(title, _subtitle(report)),

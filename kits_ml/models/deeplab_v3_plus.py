@@ -7,6 +7,8 @@ from kits_ml.models.blocks import batch_norm, classify, convolution, enlarge, li
 
 #: Bottleneck blocks of each stage: ResNet-50's four, and more for depths above 5.
 NUM_BLOCKS = (3, 4, 6, 3, 3, 3, 3)
+#: Dilations of the pyramid where the features have a 16th of the image's resolution.
+RATES = (6, 12, 18)
 
 
 def deeplab_v3_plus(
@@ -16,7 +18,7 @@ def deeplab_v3_plus(
     base_filters: int = 16,
     depth: int = 4,
     input_channels: int = 1,
-    rates: tuple[int, ...] = (6, 12, 18),
+    rates: tuple[int, ...] | None = None,
 ) -> keras.Model:
     """Builds DeepLabV3+: a dilated ResNet-50, atrous spatial pyramid pooling, and a decoder of one skip connection.
 
@@ -29,12 +31,14 @@ def deeplab_v3_plus(
         base_filters: filters of the ResNet's first convolution; the paper's 64.
         depth: how often the resolution is halved; stages beyond it are dilated. 4 is the paper's output stride of 16.
         input_channels: channels of a slice: the slice and its neighbours.
-        rates: dilations of the pyramid's 3x3 convolutions; the paper's for output stride 16.
+        rates: dilations of the pyramid's 3x3 convolutions; without them the paper's, which are as far in the image at
+            every depth: 6, 12, 18 at an output stride of 16, twice that at 8.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
         `(batch, image_size, image_size, num_classes)`.
     """
+    rates = rates or tuple(max(1, round(rate * 16 / 2**depth)) for rate in RATES)
     inputs = keras.Input((image_size, image_size, input_channels), name="image")
 
     x = convolution(inputs, base_filters, kernel_size=7, stride=2)

@@ -136,7 +136,7 @@ def segment(
                 provenance=provenance,
             )
             job.check()
-            files |= _reported(report, label_map, volume, wanted, entropy=meter.entropy, reporting=reporting)
+            files |= _reported(report, label_map, volume, wanted, meter=meter, reporting=reporting)
     job.check()
     body = _zipped(files) if wanted is Wanted.ALL else files[FILE_NAMES[wanted]]
     return Answer(wanted=wanted, body=body, version=model.version, seconds=dict(job.seconds))
@@ -192,7 +192,7 @@ def _reported(
     volume: volumes.Volume,
     wanted: Wanted,
     *,
-    entropy: np.ndarray,
+    meter: Any,
     reporting: Reporting,
 ) -> dict[str, bytes]:
     files = {}
@@ -200,7 +200,11 @@ def _reported(
         files[REPORT_NAME] = _json(report.to_dict())
     if wanted in (Wanted.PAGE, Wanted.ALL):
         page = reporting.render_page(
-            report, volume.array, label_map, affine=volume.geometry.house_affine, entropy=entropy
+            report,
+            volume.array,
+            label_map,
+            affine=volume.geometry.house_affine,
+            read_entropy=lambda: meter.entropy,
         )
         files[PAGE_NAME] = page.encode()
     return files

@@ -16,6 +16,7 @@ from kits_ml.data.slice_cache import open_cache
 from kits_ml.data.slices import PIXEL_COLUMNS, PreparedStore, pixels_per_class
 from kits_ml.errors import InputError
 from kits_ml.labels import KIDNEY, TUMOUR
+from kits_ml.training.ahead import Ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         label_sizes: rows of each output of a network with deep supervision; the labels are then several, taken to
             each size by nearest neighbour. Without it, the labels as they are.
         augment: changes images and labels of a batch, called as `Augmentation` is. Without it, they stay.
+        num_threads: threads that make the batches to come, see `Ahead`.
 
     Attributes:
         epoch: the epoch that batch numbers count from; `FollowEpochs` sets it.
@@ -145,8 +147,9 @@ class ShuffledBatches(keras.utils.PyDataset):
         input_slices: int = 1,
         label_sizes: Sequence[int] | None = None,
         augment: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
+        num_threads: int = 1,
     ):
-        super().__init__(workers=1)  # with more, what Keras fetches to build the model is lost to the first epoch
+        super().__init__(workers=1)  # Keras' own would lose to the first epoch what it fetches to build the model
         self.slices = slices
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -156,13 +159,14 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.augment = augment
         self.epoch = 0
         self.first_step = 0
+        self._ahead = Ahead(self.batch, num_threads=num_threads)
 
     @property
     def num_batches(self) -> int:
         return self.steps_per_epoch - self.first_step
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
-        return self.batch(self.epoch * self.steps_per_epoch + self.first_step + step)
+        return self._ahead.get(self.epoch * self.steps_per_epoch + self.first_step + step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, ...]]:
         """Batch number `step` of the whole training, its draws are `draws(step)`: images, and labels."""

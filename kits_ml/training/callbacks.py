@@ -24,7 +24,7 @@ SELECTION_METRIC = "val_foreground_iou"
 
 
 class BadLossError(InputError):
-    """The loss is no number any more.
+    """The loss, or the weights, are no numbers any more.
 
     Attributes:
         fitted: the best weights so far (`fit.Fitted`); None where no epoch was finished.
@@ -51,8 +51,12 @@ class Validation(keras.callbacks.Callback):
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the highest score; of equal ones, the first.
 
+    The loss tells of weights that are no numbers a step late, after an epoch's last update not before the next epoch:
+    so weights are looked at before they are kept.
+
     Raises:
         InputError: a metric as reported, which may not choose.
+        BadLossError: the weights to keep are no numbers any more.
     """
 
     def __init__(self, metric: str):
@@ -62,7 +66,10 @@ class BestWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs[self.metric] > self.score:
-            self.score, self.epoch, self.weights = float(logs[self.metric]), epoch, self.model.get_weights()
+            weights = self.model.get_weights()
+            if not all(np.isfinite(one).all() for one in weights):
+                raise BadLossError(f"the weights became no numbers in epoch {epoch + 1}; try a smaller learning_rate")
+            self.score, self.epoch, self.weights = float(logs[self.metric]), epoch, weights
 
     def restore(self, model: keras.Model) -> None:
         """Gives the model the kept weights."""

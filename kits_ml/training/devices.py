@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keras
+
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 
@@ -9,12 +11,15 @@ from kits_ml.errors import InputError
 def check_devices(settings: TrainSettings, *, num_devices: int) -> None:
     """Refuses what several devices cannot do.
 
+    JAX compiles one step for all devices, which sees the whole batch and its whole gradient. TensorFlow runs the step
+    on each device, with a part of the batch.
+
     Raises:
         InputError: a batch that cannot be shared out evenly, or what Keras does on each device by itself.
     """
     if settings.batch_size % num_devices:
         raise InputError(f"batch_size: found {settings.batch_size}, expected a multiple of num_devices {num_devices}")
-    if num_devices == 1:
+    if num_devices == 1 or keras.backend.backend() == "jax":
         return
     if settings.clip_norm:
         raise InputError(

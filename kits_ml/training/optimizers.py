@@ -1,7 +1,7 @@
 """Optimisers by name.
 
 Weight decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101): an update takes `learning rate x
-weight_decay` off each weight, biases and normalisation too, as in nnU-Net, and leaves the gradient alone.
+weight_decay` off each weight, by choice off biases and normalisation too, and leaves the gradient alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import keras
 
 from kits_ml.config import TrainSettings
+
+#: Names of the variables that are no kernels, with TensorFlow's number behind them or without.
+NO_KERNELS = r"\b(bias|gamma|beta)(:\d+)?$"
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -32,7 +35,7 @@ def make_optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
     """
     own = {"momentum": settings.momentum, "nesterov": settings.momentum > 0} if settings.optimizer == "sgd" else {}
     steps = settings.accumulation_steps
-    return OPTIMIZERS[settings.optimizer](
+    optimizer = OPTIMIZERS[settings.optimizer](
         learning_rate=float(settings.learning_rate),
         weight_decay=settings.weight_decay or None,
         global_clipnorm=settings.clip_norm or None,
@@ -41,3 +44,6 @@ def make_optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
         gradient_accumulation_steps=steps if steps > 1 else None,
         **own,
     )
+    if settings.weight_decay_of == "kernels":
+        optimizer.exclude_from_weight_decay(var_names=[NO_KERNELS])
+    return optimizer

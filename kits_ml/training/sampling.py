@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kits_ml import runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.labels import BACKGROUND
@@ -90,6 +91,7 @@ def make_batches(
         input_slices=settings.input_slices,
         label_sizes=label_sizes,
         augment=Augmentation(settings, seed=settings.seed) if settings.augmentation else None,
+        num_threads=settings.num_loader_threads or runtime.loader_threads(),
         **(only_foreground if settings.sampling == "foreground" else {}),
     )
 

@@ -139,7 +139,7 @@ def _predict_into(
             settings=quality,
             provenance=provenance,
         )
-        _write_quality(outputs, report, image, label_map, entropy=meter.entropy)
+        _write_quality(outputs, report, image, label_map, meter=meter)
         flags = tuple(flag.name for flag in report.flags)
     if outputs.dicom_seg:
         from kits_ml.data.dicom_seg import write_dicom_seg
@@ -168,7 +168,7 @@ def _packed(outputs: Outputs, image: volumes.Volume) -> AbstractContextManager[P
 
 
 def _write_quality(
-    outputs: Outputs, report: QualityReport, image: volumes.Volume, label_map: np.ndarray, *, entropy: np.ndarray
+    outputs: Outputs, report: QualityReport, image: volumes.Volume, label_map: np.ndarray, *, meter: UncertaintyMeter
 ) -> None:
     """Writes report and page, those that are asked for, and says what flags there are."""
     for flag in report.flags:
@@ -183,7 +183,7 @@ def _write_quality(
             image.array,
             label_map,
             affine=image.geometry.house_affine,
-            entropy=entropy,
+            read_entropy=lambda: meter.entropy,
         )
         files.write_bytes(outputs.page, page.encode())
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 FREE_SETTINGS = {
     *(name for name in CheckpointSettings.names() if name != "init_from"),
     *("experiment", "run_name", "model_name", "register", "promote", "onnx"),
-    *("prepared", "num_workers", "num_threads", "skip_failed_cases"),
+    *("prepared", "num_workers", "num_threads", "num_loader_threads", "skip_failed_cases"),
 }
 
 

@@ -50,7 +50,7 @@ def _render(image, label_map, meter, *, provenance=PROVENANCE) -> str:
         image, label_map, spacing_mm=SPACING_MM, uncertainty=meter, training=TRAINING, provenance=provenance
     )
     affine = volumes.kits_geometry(SHAPE, SPACING_MM).house_affine
-    return render_page(report, image, label_map, affine=affine, entropy=meter and meter.entropy)
+    return render_page(report, image, label_map, affine=affine, read_entropy=meter and (lambda: meter.entropy))
 
 
 @pytest.fixture(scope="module")

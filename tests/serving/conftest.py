@@ -80,9 +80,9 @@ def _assess(image, label_map, *, spacing_mm, uncertainty, training, provenance):
     return _Report(content | {"provenance": provenance.to_dict()})
 
 
-def _render_page(report, image, label_map, *, affine, entropy):
+def _render_page(report, image, label_map, *, affine, read_entropy):
     assert affine.shape == (4, 4)
-    assert entropy.shape == image.shape == label_map.shape
+    assert read_entropy().shape == image.shape == label_map.shape
     return f"<!DOCTYPE html><title>test</title><p id=counts>{report.content['counts']}</p>"
 
 

@@ -143,7 +143,7 @@ def test_a_server_that_hands_out_artifacts_is_asked_once_for_each_model(server, 
     inside.mkdir(parents=True)
     (inside / "model.json").write_text("{}")
     (tmp_path / "made" / "MLmodel").touch()
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:  # whatever other tests have set
         logged = mlflow.initialize_logged_model("model", source_run_id=run.info.run_id)
         mlflow.MlflowClient().log_model_artifacts(logged.model_id, str(tmp_path / "made"))
         mlflow.finalize_logged_model(logged.model_id, "READY")
@@ -223,7 +223,7 @@ def test_what_is_local_is_not_copied(client, tmp_path, cache):
 
 
 def test_a_run_gives_the_model_that_it_logged_last(client, cache, tmp_path):
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:  # whatever other tests have set
         for name in ("model", "model", "other"):
             logged = mlflow.initialize_logged_model(name, source_run_id=run.info.run_id)
             mlflow.finalize_logged_model(logged.model_id, "READY")

@@ -57,11 +57,19 @@ def _assert_equal(found, expected):
         np.testing.assert_array_equal(labels, labels_expected)
 
 
-@pytest.mark.parametrize("cls", [batches.ShuffledBatches, sampling.BalancedBatches])
-def test_four_workers_make_what_one_makes(cls):
-    one, four = (_epochs(_loader(cls=cls, workers=workers), 2) for workers in (1, 4))
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (batches.ShuffledBatches, {"input_slices": 3}),
+        (sampling.BalancedBatches, {}),
+        (sampling.ForegroundBatches, {"foreground_fraction": 0.33}),
+    ],
+)
+@pytest.mark.parametrize("threads", [{"num_threads": 4}, {"workers": 4}, {"num_threads": 3, "workers": 2}])
+def test_several_threads_make_what_one_makes(cls, options, threads):
+    one, several = (_epochs(_loader(cls=cls, **options, **chosen), 2) for chosen in ({}, threads))
     assert len(one) == 10
-    _assert_equal(four, one)
+    _assert_equal(several, one)
 
 
 def test_a_training_that_goes_on_in_the_middle_makes_what_it_would_have_made():

@@ -110,9 +110,12 @@ def test_half_precision_trains_and_leaves_a_network_in_float32(policy, tmp_path)
     keras.config.set_dtype_policy(policy)  # what `configure` does on a GPU
     try:
         settings = TrainSettings(**OPTIONS, epochs=3, ema_momentum=0.5, clip_norm=10.0)
-        fitted = training.fit(network(), slices(0), slices(1), settings)
+        model = network()
+        fitted = training.fit(model, slices(0), slices(1), settings)
     finally:
         keras.config.set_dtype_policy("float32")
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")  # its smallest number is 6e-8; bfloat16's is float32's
     assert fitted.history["loss"][-1] < fitted.history["loss"][0]
     assert {layer.compute_dtype for layer in fitted.model.layers} == {"float32"}
     again = validation_scores(fitted.model, slices(1), batch_size=2)

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import signal
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,8 +16,9 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError, StoppedError
 from kits_ml.training import checkpoints
 from kits_ml.training import fit as training
-from kits_ml.training.callbacks import BadLossError
+from kits_ml.training.callbacks import BadLossError, BestWeights
 from kits_ml.training.checkpoints import CheckpointFile
+from kits_ml.training.optimizers import make_optimizer
 from tests.training.conftest import squares
 
 #: For training and for validation, one case of ten slices each.
@@ -165,6 +167,20 @@ def test_the_best_weights_survive_a_loss_that_is_no_number():
     assert all(np.isfinite(weights).all() for weights in fitted.model.get_weights())
 
 
+def test_weights_that_are_no_numbers_are_never_the_best():
+    """An epoch's last update may spoil them after all its losses were numbers; all background may score best."""
+    best = BestWeights(training.SELECTION_METRIC)
+    good, bad = (
+        SimpleNamespace(get_weights=lambda w=weight: [np.ones(2), np.array([1, w])]) for weight in (2, np.inf)
+    )
+    for epoch, (model, score) in enumerate([(good, 0.1), (bad, 0.1)]):  # no better than the first: nobody wants it
+        best.set_model(model)
+        best.on_epoch_end(epoch, {training.SELECTION_METRIC: score})
+    with pytest.raises(BadLossError, match="the weights became no numbers in epoch 3; try a smaller learning_rate"):
+        best.on_epoch_end(2, {training.SELECTION_METRIC: 0.2})
+    assert (best.epoch, best.score, best.weights[1].tolist()) == (0, 0.1, [1, 2])
+
+
 def _small() -> checkpoints.Checkpoint:
     arrays = {"model": [np.zeros((2, 3))], "optimizer": [], "metrics": [], "best": []}
     return checkpoints.Checkpoint(epoch=1, step=2, arrays=arrays, callbacks={"A": {"score": -np.inf}}, about={"a": 1})
@@ -192,6 +208,23 @@ def test_it_comes_back_as_it_was_written(tmp_path):
     assert found.callbacks == {"A": {"score": -np.inf}}
     np.testing.assert_array_equal(found.arrays["model"][0], np.zeros((2, 3)))
     assert checkpoints.read(tmp_path / checkpoints.CHECKPOINT_FILE, only_record=True).arrays["model"] == []
+
+
+def test_the_scale_of_a_float16_loss_goes_on():
+    def compiled() -> keras.Model:
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.compile(make_optimizer(SETTINGS), loss="mse")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        stopped, fresh = compiled(), compiled()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    stopped.optimizer.dynamic_scale.assign(3.0)  # it starts at 2^15, and halves at each overflow
+    checkpoints.capture(stopped, [], epoch=0, step=1, best=[], about={}).restore(fresh, [])
+    assert float(fresh.optimizer.dynamic_scale) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", "half"])

@@ -10,6 +10,7 @@ from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 from kits_ml.training import fit as training
+from kits_ml.training.losses import make_loss
 from kits_ml.training.metrics import case_scores, validation_scores
 from kits_ml.training.sampling import SAMPLINGS
 from tests.training.conftest import squares
@@ -111,3 +112,21 @@ def test_deep_supervision_leaves_a_model_of_one_output(architecture, tmp_path):
     scores = validation_scores(reloaded, validation, batch_size=4)
     assert scores["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-6)
     assert scores["foreground_iou"] == pytest.approx(max(fitted.history["val_foreground_iou"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["resolution", "equal"])
+def test_each_output_counts_by_its_weight(how):
+    inputs = keras.Input((8, 8, 1))
+    large = keras.layers.Conv2D(3, 1, activation="softmax")(inputs)
+    small = keras.layers.AveragePooling2D(2)(large)
+    model = keras.Model(inputs, [large, small])
+    settings = TrainSettings(deep_supervision_weights=how)
+    training._compile(model, settings, label_sizes=[8, 4], metrics=None)
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    labels = [np.random.default_rng(0).integers(0, 3, (2, 8, 8)), np.zeros((2, 4, 4), int)]  # which cost unlike
+    loss = make_loss(settings)
+    each = [float(loss(*pair)) for pair in zip(labels, model.predict_on_batch(images), strict=True)]
+    weights = {"resolution": (2 / 3, 1 / 3), "equal": (1 / 2, 1 / 2)}[how]
+    expected = sum(weight * one for weight, one in zip(weights, each, strict=True))
+    assert each[0] != pytest.approx(each[1], rel=0.01)
+    assert model.test_on_batch(images, labels, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)

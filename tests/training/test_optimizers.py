@@ -48,6 +48,30 @@ def test_weight_decay_by_hand():
     assert found == pytest.approx([1.9 - 0.3])
 
 
+def _norms_after_decay(**settings) -> dict[str, float]:
+    """By layer and weight, how long each is after an update without gradients that takes half of what decays."""
+    inputs = keras.Input((8, 4))
+    normalised = keras.layers.LayerNormalization(name="b")(keras.layers.Dense(4, name="a")(inputs))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(1, 4, name="c")(normalised, normalised))
+    model.set_weights([np.ones_like(weights) for weights in model.get_weights()])
+    settings = TrainSettings(optimizer="adamw", learning_rate=0.1, weight_decay=5.0, **settings)
+    model.compile(make_optimizer(settings))
+    zeros = [keras.ops.zeros_like(variable) for variable in model.trainable_variables]
+    model.optimizer.apply(zeros, model.trainable_variables)
+    return {
+        "/".join(variable.path.split("/")[-2:]): float(keras.ops.mean(variable))
+        for variable in model.trainable_variables
+    }
+
+
+def test_what_decays():
+    found = _norms_after_decay()
+    assert set(found.values()) == {0.5}
+    kernels = _norms_after_decay(weight_decay_of="kernels")
+    assert kernels.keys() == found.keys() > {"a/kernel", "a/bias", "b/gamma", "b/beta", "query/kernel", "query/bias"}
+    assert kernels == {name: 0.5 if name.endswith("/kernel") else 1.0 for name in kernels}
+
+
 def test_nesterovs_momentum_by_hand():
     # v1 = -0.1; w1 = 1 + 0.5 v1 - 0.1 = 0.85; v2 = 0.5 v1 - 0.1 = -0.15; w2 = w1 + 0.5 v2 - 0.1 = 0.675
     found, _ = _updates([1.0], [1.0], [1.0], optimizer="sgd", momentum=0.5)
@@ -106,6 +130,7 @@ def test_the_average_moves_as_far_in_an_update_of_several_steps():
     [
         ({"optimizer": "adamw"}, "weight_decay: found 0 with adamw, expected more"),
         ({"weight_decay": 0.1}, "weight_decay: found 0.1 with adam, expected 0, or optimizer adamw"),
+        ({"weight_decay_of": "kernels"}, "weight_decay_of: found kernels with weight_decay 0, expected more"),
         ({"accumulation_steps": 3}, "accumulation_steps: found 3, expected a divisor of steps_per_epoch 50"),
         ({"accumulation_steps": 2, "max_steps": 7}, "accumulation_steps: found 2, expected a divisor of max_steps 7"),
         ({"optimizer": "adagrad"}, "optimizer: found 'adagrad', expected one of adam"),
@@ -125,8 +150,12 @@ def test_settings_that_fit_nothing_are_refused(change, message):
         ({"accumulation_steps": 2}, "accumulation_steps: found 2 on 2 devices, expected 1"),
     ],
 )
-def test_what_several_devices_cannot_do_is_refused(change, message):
+def test_what_several_devices_cannot_do_is_refused(change, message, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     settings = dataclasses.replace(TrainSettings(), **change)
     check_devices(settings, num_devices=1)
     with pytest.raises(InputError, match=message):
+        check_devices(settings, num_devices=2)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")  # one step for all devices
+    if "batch_size" not in change:
         check_devices(settings, num_devices=2)

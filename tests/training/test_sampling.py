@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from kits_ml import runtime
 from kits_ml.config import TrainSettings
 from kits_ml.data.slices import pixels_per_class
 from kits_ml.errors import InputError
-from kits_ml.training import sampling
+from kits_ml.training import batches, sampling
 from kits_ml.training.batches import SliceArrays
 
 # 12 slices: 0-6 show nothing, 7-10 kidney, 11 kidney and tumour
@@ -119,6 +120,19 @@ def test_no_foreground_to_force():
     with pytest.raises(InputError, match="none of 7 training slices shows kidney or tumour"):
         _foreground(nothing)
     assert sorted(_foreground(nothing, foreground_fraction=0.0, batch_size=7).positions(0)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "cores", "wanted", "expected"),
+    [("cpu", 64, 0, 1), ("gpu", 16, 0, 8), ("gpu", 4, 0, 3), ("gpu", 1, 0, 1), ("gpu", 16, 2, 2), ("cpu", 2, 5, 5)],
+)
+def test_a_gpu_gets_more_threads_that_make_batches(kind, cores, wanted, expected, monkeypatch):
+    monkeypatch.setattr(runtime, "accelerator", lambda: runtime.Accelerator(kind, ("0",)))
+    monkeypatch.setattr(runtime.os, "cpu_count", lambda: cores)
+    threads = []
+    monkeypatch.setattr(batches, "Ahead", lambda make, *, num_threads: threads.append(num_threads))
+    sampling.make_batches(SLICES, TrainSettings(num_loader_threads=wanted))
+    assert threads == [expected]
 
 
 @pytest.mark.parametrize(("name", "cls"), sampling.SAMPLINGS.items())
