@@ -22,8 +22,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 #: From these compute capabilities on, NVIDIA's GPUs have matrix units for a precision.
 GPU_BFLOAT16 = (8, 0)
 GPU_FLOAT16 = (7, 0)
-
-
 #: Beyond these, threads that make batches wait for each other more than they work.
 MOST_LOADER_THREADS = 8
 
@@ -275,7 +273,7 @@ _DEVICES = {"tensorflow": _tensorflow_devices, "jax": _jax_devices, "torch": _to
 
 @contextlib.contextmanager
 def _hidden(names: Sequence[str]) -> Iterator[None]:
-    """Modules that cannot be imported while it is open, unless they are already."""
+    """Keeps modules from being imported while it is open, unless they are already."""
     absent = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))
     try:
@@ -342,11 +340,7 @@ def _make_deterministic(backend: str) -> None:
 
 
 def _set_onednn(*, use_bfloat16: bool) -> None:
-    """Lets TensorFlow rewrite graphs to bfloat16, but for the softmax, and with it all between it and a convolution.
-
-    Of itself TensorFlow takes the softmax and the loss along in training: with three digits, a pixel that is right by
-    0.998 counts as certain and has no gradient.
-    """
+    """Lets TensorFlow rewrite graphs to bfloat16, but for softmax and loss: there 0.998 would count as certain."""
     import tensorflow as tf
 
     for change in ("INFERLIST_REMOVE", "DENYLIST_ADD"):
