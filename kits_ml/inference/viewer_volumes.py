@@ -91,6 +91,8 @@ def encode_image(image: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str
 
 def encode_labels(label_map: np.ndarray, grid: ViewerGrid, affine: np.ndarray) -> str:
     """The label that most voxels of a block have, the smaller of two alike, as uint8."""
+    if grid.steps == (1, 1, 1):
+        return _encode(label_map[grid.box].astype(np.uint8), grid.affine(affine))
     labels = [
         np.argmax([_mean(blocks == label) for label in range(NUM_CLASSES)], axis=0).astype(np.uint8)
         for blocks in _rows_of_blocks(label_map, grid)

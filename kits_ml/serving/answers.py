@@ -107,10 +107,7 @@ def segment(
     """
     against_dicom_seg = _against_dicom_seg(volume, wanted)
     job.check()
-    note = volume.note
-    if wanted is Wanted.ALL and volume.slice_paths and against_dicom_seg:
-        note = "; ".join(filter(None, (note, f"no DICOM SEG: {against_dicom_seg}")))
-    provenance = model.segmenter.provenance(scan=scan, note=note)
+    provenance = model.segmenter.provenance(scan=scan, note=_note(volume, wanted, against_dicom_seg))
     is_reported = wanted in (Wanted.REPORT, Wanted.PAGE, Wanted.ALL)
     meter = reporting.meter(volume.array.shape) if is_reported else None
 
@@ -162,6 +159,13 @@ def _against_dicom_seg(volume: volumes.Volume, wanted: Wanted) -> str:
     if wanted is Wanted.DICOM_SEG:
         raise RefusedError(422, reason)
     return reason
+
+
+def _note(volume: volumes.Volume, wanted: Wanted, against_dicom_seg: str) -> str:
+    """What was said of the scan, and for all answers to DICOM slices, why DICOM SEG is not among them."""
+    if wanted is Wanted.ALL and volume.slice_paths and against_dicom_seg:
+        return "; ".join(filter(None, (volume.note, f"no DICOM SEG: {against_dicom_seg}")))
+    return volume.note
 
 
 def _packed(

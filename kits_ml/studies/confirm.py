@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +36,7 @@ log = logging.getLogger(__name__)
 
 #: What the tables hold of each case and region.
 METRICS = ("dice", "iou", "surface_dice")
-COLUMNS = ("case", "algorithm", "fold", "seed", "region", "metric", "score")
+COLUMNS = ["case", "algorithm", "fold", "seed", "region", "metric", "score"]
 #: Ending of a note beside the records: why a training of this call came to nothing.
 _FAILED = ".failed"
 _AGAIN = "the same command does it when it is started again"
@@ -99,13 +97,13 @@ def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained
         raise InputError(f"study {name}: no training came to something: {failures}")
     for part, table in TABLES.items():
         rows = [row for record in records for row in record["rows"][part]]
-        files.write_bytes(folder / table, _to_csv(rows).encode())
+        files.write_csv(folder / table, rows, COLUMNS)
     tracking.attempt(lambda: _write_costs(folder / COSTS_CSV, records), what="the cost", later=_AGAIN)
     compared = compare_confirmed(
         folder.parent, control=settings.control, equivalence_margin=settings.equivalence_margin
     )
     try:
-        report_study(settings.select(StudySettings))
+        report_study(settings.select(StudySettings), compared=compared)
     except InputError as error:
         log.warning("the study's page does not show it yet (%s); try `kits-ml study report`", first_line(error))
     mean_dice = rank(records)
@@ -250,14 +248,6 @@ def _rows(cases: Iterable[CaseScores], settings: TrainSettings) -> list[dict[str
 
 def _mean_dice(rows: Iterable[Mapping[str, Any]]) -> float:
     return float(np.mean([row["score"] for row in rows if row["metric"] == "dice"]))
-
-
-def _to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _write_costs(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

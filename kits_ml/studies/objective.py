@@ -20,6 +20,7 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
+from kits_ml.studies.storage import cause_of
 from kits_ml.training.callbacks import SELECTION_METRIC
 from kits_ml.workflows.trial import Trialled, train_trial
 
@@ -171,7 +172,5 @@ def _patiently(action: Callable[[], Any]) -> Any:
         except optuna.exceptions.StorageInternalError as error:
             if time.monotonic() >= ends:
                 raise
-            log.warning(
-                "the storage does not take a trial's record (%s); trying again", first_line(error.__cause__ or error)
-            )
+            log.warning("the storage does not take a trial's record (%s); trying again", cause_of(error))
             time.sleep(PAUSE_S)

@@ -107,7 +107,7 @@ class Database(RDBStorage):
         try:
             super().record_heartbeat(trial_id)
         except optuna.exceptions.StorageInternalError as error:
-            log.warning("the storage does not take a sign of life (%s)", _cause(error))
+            log.warning("the storage does not take a sign of life (%s)", cause_of(error))
 
 
 class RetryOnce:
@@ -159,10 +159,11 @@ def _open_database(settings: StudySettings, on_stale: OnStale | None) -> RDBStor
             f"storage {address}: its driver is missing ({first_line(error)}); pip install psycopg"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        raise InputError(f"storage {address}: does not answer ({_cause(error)})") from error
+        raise InputError(f"storage {address}: does not answer ({cause_of(error)})") from error
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
+    """What the database said, in a line."""
     original = getattr(error, "orig", None) or error.__cause__ or error
     return first_line(getattr(original, "orig", None) or original)
 

@@ -25,6 +25,7 @@ from kits_ml.studies.spec import StudySpec, check_data, parse_spec, read_spec
 from kits_ml.studies.storage import close_storage, open_storage, shown
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.tracking import studies as tracking
+from kits_ml.workflows.compare import Compared
 from kits_ml.workflows.trial import train_trial
 
 log = logging.getLogger(__name__)
@@ -107,14 +108,18 @@ def join_study(settings: StudySettings, *, train: Train = train_trial) -> StudyR
         return _search(_find(settings, storage, join=True), settings, train=train, report=False)
 
 
-def report_study(settings: StudySettings) -> StudyResult:
+def report_study(settings: StudySettings, *, compared: Compared | None = None) -> StudyResult:
     """Writes what a study found so far and logs what MLflow lacks.
+
+    Args:
+        settings: which study.
+        compared: the comparison of the confirming trainings; without it the one that is there, if any, made again.
 
     Raises:
         InputError: as `resume_study`.
     """
     with _storage_of(settings) as storage:
-        return _report(_find(settings, storage), settings)
+        return _report(_find(settings, storage), settings, compared=compared)
 
 
 def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.Progress], dict[str, FrozenTrial]]:
@@ -165,14 +170,15 @@ def _search(study: Study, settings: StudySettings, *, train: Train, report: bool
     return _result(study, settings)
 
 
-def _report(study: Study, settings: StudySettings) -> StudyResult:
+def _report(study: Study, settings: StudySettings, *, compared: Compared | None = None) -> StudyResult:
     name = study.spec.search.name
     results.require_results(study.studies, name=name)
     folder = Path(settings.output) / name
     best = results.write_results(folder, study.studies, study.spec)
     curves = plots.write_tuning_curves(folder / "plots", study.studies, study.spec)
     drawn = plots.write_plots(folder / "plots", study.studies, study.spec)
-    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn], compared=compared_before(folder))
+    compared = compared or compared_before(folder)
+    write_page(folder, study.studies, study.spec, pictures=[curves, *drawn], compared=compared)
     tracking.attempt(lambda: _log_report(study, best, folder), what=f"the report of study {name}")
     return _result(study, settings)
 

@@ -60,7 +60,7 @@ def test_each_fold_and_seed_once_and_the_winner_by_validation(studied, monkeypat
         return None, None
 
     monkeypatch.setattr(confirming, "register_winner", register)
-    monkeypatch.setattr(confirming, "report_study", lambda settings: None)
+    monkeypatch.setattr(confirming, "report_study", lambda settings, compared: None)
     first = confirming.confirm(studied, run=run)
     assert first.failures == {"unet_fold1_seed0": "the loss became nan"}
     second = confirming.confirm(studied, run=run)  # only what is missing
@@ -195,7 +195,7 @@ def test_a_tracking_server_that_is_away_ends_it_instead_of_failing_all(studied, 
 
 def test_a_place_in_the_tree_is_made_up_for(studied, monkeypatch, caplog):
     monkeypatch.setattr(confirming, "register_winner", lambda *_: (None, None))
-    monkeypatch.setattr(confirming, "report_study", lambda settings: None)
+    monkeypatch.setattr(confirming, "report_study", lambda settings, compared: None)
     put_below = confirming.tracking.put_below
 
     def away(*_, **__):
