@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+from collections.abc import Iterator
 
 import optuna
 import pytest
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from kits_ml.config import StudySettings, TrainSettings
 from kits_ml.studies.spec import parse_spec
 from kits_ml.workflows.trial import Trialled
+from tests.tracking.stores import tracked_in
 
 DOCUMENT = {
     "name": "small",
@@ -53,19 +55,19 @@ def empty_databases(tmp_path_factory):
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch, empty_databases) -> StudySettings:
+def settings(tmp_path, monkeypatch, empty_databases) -> Iterator[StudySettings]:
     """Storage, MLflow and output in a folder of the test's own."""
     for name in ("mlflow.db", "optuna.db"):
         shutil.copy(empty_databases / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return StudySettings(
-        study=str(tmp_path / "s.yaml"),
-        storage=f"sqlite:///{tmp_path / 'optuna.db'}",
-        output=str(tmp_path / "studies"),
-        poll_s=0.05,
-        num_processes=1,
-    )
+    with tracked_in(f"sqlite:///{tmp_path / 'mlflow.db'}"):
+        yield StudySettings(
+            study=str(tmp_path / "s.yaml"),
+            storage=f"sqlite:///{tmp_path / 'optuna.db'}",
+            output=str(tmp_path / "studies"),
+            poll_s=0.05,
+            num_processes=1,
+        )
 
 
 def score_of(settings: TrainSettings) -> float:

@@ -16,6 +16,7 @@ from kits_ml.studies.storage import close_storage
 from kits_ml.studies.study import report_study
 from tests.studies import processes
 from tests.studies.processes import begin, start_worker, trials_per_second, worker_log
+from tests.tracking.stores import tracked_in
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -34,10 +35,9 @@ def postgresql(tmp_path_factory):
 
 
 @pytest.fixture
-def mlflow_server(tmp_path, settings, monkeypatch):
+def mlflow_server(tmp_path, settings):
     """A tracking server on loopback, which is the one that is used."""
-    with processes.tracking_server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}") as url:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    with processes.tracking_server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}") as url, tracked_in(url):
         yield url
 
 

@@ -11,6 +11,7 @@ import mlflow
 
 from kits_ml.evaluation.evidence import Evidence, write_evaluation_json
 from kits_ml.evaluation.tables import write_scores
+from tests.tracking.stores import tracked_in
 
 NAME = "kits-unet"
 
@@ -18,16 +19,10 @@ NAME = "kits-unet"
 @contextmanager
 def registry_in(folder: Path, template: Path) -> Iterator[mlflow.MlflowClient]:
     """Uses a copy of an empty registry in a folder; gives everything back afterwards."""
-    before = mlflow.get_tracking_uri()
     shutil.copy(template, folder / "mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("gate", (folder / "artifacts").as_uri()))
-    try:
-        yield mlflow.MlflowClient()
-    finally:
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(before)
+    with tracked_in(f"sqlite:///{folder / 'mlflow.db'}") as client:
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("gate", (folder / "artifacts").as_uri()))
+        yield client
 
 
 def make_template(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from kits_ml.errors import InputError
 from kits_ml.tracking import addresses, model_cache
 from tests.studies.processes import tracking_server
 from tests.tracking.registry_cases import NAME, add_version
+from tests.tracking.stores import tracked_in
 
 DAY_S = 24 * 3600
 
@@ -130,11 +131,8 @@ def test_without_a_folder_of_the_user_it_goes_with_the_process(tmp_path, call):
 @pytest.fixture
 def server(tmp_path):
     """An MLflow server that hands out artifacts itself, as it does unless told otherwise."""
-    before = mlflow.get_tracking_uri()
-    with tracking_server(tmp_path, f"sqlite:///{tmp_path / 'server.db'}") as url:
-        mlflow.set_tracking_uri(url)
+    with tracking_server(tmp_path, f"sqlite:///{tmp_path / 'server.db'}") as url, tracked_in(url):
         yield url
-        mlflow.set_tracking_uri(before)
 
 
 @pytest.mark.slow
@@ -143,7 +141,7 @@ def test_a_server_that_hands_out_artifacts_is_asked_once_for_each_model(server, 
     inside.mkdir(parents=True)
     (inside / "model.json").write_text("{}")
     (tmp_path / "made" / "MLmodel").touch()
-    with mlflow.start_run(experiment_id="0") as run:  # whatever other tests have set
+    with mlflow.start_run() as run:
         logged = mlflow.initialize_logged_model("model", source_run_id=run.info.run_id)
         mlflow.MlflowClient().log_model_artifacts(logged.model_id, str(tmp_path / "made"))
         mlflow.finalize_logged_model(logged.model_id, "READY")
@@ -223,7 +221,7 @@ def test_what_is_local_is_not_copied(client, tmp_path, cache):
 
 
 def test_a_run_gives_the_model_that_it_logged_last(client, cache, tmp_path):
-    with mlflow.start_run(experiment_id="0") as run:  # whatever other tests have set
+    with mlflow.start_run() as run:
         for name in ("model", "model", "other"):
             logged = mlflow.initialize_logged_model(name, source_run_id=run.info.run_id)
             mlflow.finalize_logged_model(logged.model_id, "READY")

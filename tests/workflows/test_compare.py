@@ -14,6 +14,7 @@ from kits_ml.config import CompareSettings
 from kits_ml.evaluation import tables
 from kits_ml.scores import RegionScores
 from kits_ml.workflows.compare import read_scores
+from tests.tracking.stores import tracked_in
 
 QUICK = ("--num_bootstrap", "200")
 
@@ -116,12 +117,10 @@ def test_our_own_tables_and_seeds(folder):
 
 @pytest.fixture
 def store(folder):
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
-    mlflow.set_experiment("study")
-    yield folder
-    mlflow.set_tracking_uri(before)
+    with tracked_in(f"sqlite:///{folder / 'mlflow.db'}"):
+        mlflow.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+        mlflow.set_experiment("study")
+        yield folder
 
 
 def _log(folder, architecture: str, dice, part: str = "test") -> None:

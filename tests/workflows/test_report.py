@@ -13,6 +13,7 @@ from kits_ml.data import volumes
 from kits_ml.evaluation.tables import read_scores
 from kits_ml.inference.predictor import Predictor
 from kits_ml.workflows.evaluate import evaluate
+from tests.tracking.stores import tracked_in
 
 FILES = {"scores.csv", "cases.csv", "summary.json", "selftest.csv", "report.html", "dice.png"}
 #: Of a model: by its digests the gate knows on which files it was scored.
@@ -23,11 +24,8 @@ OVERLAYS = {"overlay_worst.png", "overlay_median.png", "overlay_best.png"}
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
     """One for all tests: making its tables takes seconds."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
-    yield
-    mlflow.set_tracking_uri(before)
-    mlflow.disable_system_metrics_logging()
+    with tracked_in(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"):
+        yield
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from kits_ml.training.imported_metrics import load_metric
 from kits_ml.workflows import evaluate as evaluation
 from kits_ml.workflows import train as training
 from kits_ml.workflows.selftest import selftest
+from tests.tracking.stores import tracked_in
 
 OWN_METRICS = """
 import keras
@@ -185,11 +186,8 @@ def spoilt(monkeypatch):
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    yield
-    mlflow.set_tracking_uri(before)
-    mlflow.disable_system_metrics_logging()
+    with tracked_in(f"sqlite:///{tmp_path / 'mlflow.db'}"):
+        yield
 
 
 class ReachedTheDataError(Exception):

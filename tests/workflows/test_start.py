@@ -15,6 +15,7 @@ from kits_ml.training.fit import Fitted
 from kits_ml.workflows import start
 from kits_ml.workflows import train as workflow
 from kits_ml.workflows.prepare import prepare
+from tests.tracking.stores import tracked_in
 
 
 def test_a_second_training_has_the_precision_of_the_first(monkeypatch):
@@ -35,11 +36,8 @@ def test_a_second_training_has_the_precision_of_the_first(monkeypatch):
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    yield
-    mlflow.disable_system_metrics_logging()
-    mlflow.set_tracking_uri(before)
+    with tracked_in(f"sqlite:///{tmp_path / 'mlflow.db'}"):
+        yield
 
 
 @pytest.mark.slow
