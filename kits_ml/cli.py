@@ -6,7 +6,7 @@ import logging
 
 import click
 
-from kits_ml import __version__, config, runtime, terminal
+from kits_ml import __version__, config, importing, runtime, terminal
 from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError, StoppedError
 from kits_ml.options import takes_settings
 
@@ -160,11 +160,10 @@ def rollback(settings: config.RollbackSettings) -> None:
 @main.command()
 @takes_settings(config.PredictSettings)
 def predict(settings: config.PredictSettings) -> None:
-    from kits_ml import runtime
     from kits_ml.workflows import predict as one_scan
     from kits_ml.workflows import predict_folder as many_scans
 
-    runtime.leave_out_extras()
+    importing.only_predict()
     if not many_scans.is_folder(settings):
         terminal.report_prediction(one_scan.predict(settings))
         return

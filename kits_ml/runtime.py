@@ -9,13 +9,12 @@ import contextlib
 import functools
 import os
 import random
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kits_ml.errors import InputError
+from kits_ml.importing import quick_import
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -48,8 +47,6 @@ class _Configured(NamedTuple):
 
 
 _configured = _Configured()
-_EXTRAS = ("matplotlib", "matplotlib.pyplot", "pandas", "sklearn")
-_left_out: list[str] = []
 
 
 def set_environment() -> None:
@@ -61,15 +58,6 @@ def set_environment() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def leave_out_extras() -> None:
-    """Lets Keras start without what it takes in only because it is installed: two seconds of imports.
-
-    For a process of our own that only predicts: Keras' plots, its wrappers for scikit-learn and data frames as its
-    input do not work there. Has no effect once keras is imported.
-    """
-    _left_out.extend(_EXTRAS)
 
 
 def configure(
@@ -92,7 +80,7 @@ def configure(
     """
     global _configured
     set_environment()
-    with warnings.catch_warnings(), _hidden(_left_out):
+    with warnings.catch_warnings(), quick_import():
         warnings.simplefilter("ignore")  # third-party deprecations while importing
         import keras
     backend = keras.backend.backend()
@@ -269,18 +257,6 @@ def _jax_devices() -> Accelerator:
 
 
 _DEVICES = {"tensorflow": _tensorflow_devices, "jax": _jax_devices, "torch": _torch_devices}
-
-
-@contextlib.contextmanager
-def _hidden(names: Sequence[str]) -> Iterator[None]:
-    """Keeps modules from being imported while it is open, unless they are already."""
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
 
 
 def _chosen(found: Accelerator, wanted: int, *, backend: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ LEVELS = {
     "config": 0,
     "settings": 0,
     "trust": 0,
+    "importing": 0,
     "runtime": 0,
     "files": 0,
     "page": 0,

@@ -1,8 +1,5 @@
 """Precision by device, and what a device cannot do, said in one line."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -75,21 +72,6 @@ def test_what_is_used_is_described():
     assert found["num_devices"] == runtime.num_devices() == 1
     assert found["deterministic_operations"] is False
     assert found["dtype_policy"] == "float32"
-
-
-def test_keras_starts_without_its_extras():
-    code = """
-import sys
-from kits_ml import runtime
-runtime.leave_out_extras()
-runtime.configure()
-import keras
-extras = {"sklearn", "pandas", "matplotlib"}
-print(keras.backend.backend(), [name for name in sys.modules if name.split(".")[0] in extras])
-import matplotlib.pyplot, pandas, sklearn  # whoever wants them has them
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split(maxsplit=1)[1] == "[]\n"
 
 
 def _is_bfloat16(values: np.ndarray) -> bool:

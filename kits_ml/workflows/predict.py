@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.packed_probabilities import PackedProbabilities
 from kits_ml.inference.provenance import Provenance
-from kits_ml.inference.quality import QualityReport, assess
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
 from kits_ml.workflows.outputs import Outputs, appearing_together, check_absent, outputs_of
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
+
+if TYPE_CHECKING:
+    from kits_ml.inference.quality import QualityReport
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +133,8 @@ def _predict_into(
     provenance = _provenance(segmenter, image)
     flags = ()
     if meter is not None:
+        from kits_ml.inference.quality import assess  # measures: a fifth of a second of imports
+
         report = assess(
             image.array,
             label_map,
