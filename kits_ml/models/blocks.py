@@ -14,7 +14,9 @@ def linear_convolution(
 ):
     """A convolution alone, that pads both sides alike.
 
-    With a stride, `padding="same"` would pad the lower right side only and shift the image by half a pixel.
+    With a stride, `padding="same"` would pad the lower right side only and shift the image by half a pixel. A 1x1
+    convolution with a stride is one without, of every `stride`-th pixel: of fewer than 16 channels (8 with AVX2) its
+    gradient makes oneDNN write beyond its memory, and TensorFlow dies (github.com/uxlfoundation/oneDNN/issues/6035).
 
     Returns:
         `(batch, rows / stride, columns / stride, filters)`.
@@ -23,6 +25,9 @@ def linear_convolution(
     if stride > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
+    elif stride > 1:
+        x = layers.AveragePooling2D(1, strides=stride)(x)
+        stride = 1
     return layers.Conv2D(
         filters,
         kernel_size,
