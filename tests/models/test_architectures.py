@@ -85,6 +85,17 @@ def test_sizes_of_the_heads():
     }
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_1x1_convolution_has_a_stride(name):
+    """TensorFlow dies of its gradient where oneDNN takes AVX-512, see `linear_convolution`."""
+    strided = [
+        layer.name
+        for layer in _build(name, depth=3, image_size=64).layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1) and layer.strides != (1, 1)
+    ]
+    assert not strided
+
+
 def test_settings_reach_the_builder():
     settings = TrainSettings(
         architecture="nnunet", image_size=32, base_filters=4, depth=3, input_slices=5, deep_supervision=True

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from kits_ml.models.blocks import up_convolution
 from kits_ml.models.unet import unet
 
 
@@ -25,14 +24,3 @@ def test_any_depth_and_width(depth, base_filters, image_size):
     probabilities = np.asarray(model.predict_on_batch(image))
     assert probabilities.shape == (2, image_size, image_size, 3)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
-
-
-def test_up_convolution_is_a_transposed_convolution():
-    inputs = keras.Input((5, 6, 3))
-    ours = keras.Model(inputs, up_convolution(inputs, 4))
-    theirs = keras.Sequential([keras.Input((5, 6, 3)), keras.layers.Conv2DTranspose(4, 2, strides=2)])
-    kernel, bias = np.random.default_rng(0).random((3, 2, 2, 4)), np.zeros(4)
-    ours.layers[1].set_weights([kernel.reshape(1, 1, 3, 16), np.tile(bias, 4)])  # (in, row, column, out)
-    theirs.layers[0].set_weights([kernel.transpose(1, 2, 3, 0), bias])  # (row, column, out, in)
-    image = np.random.default_rng(1).random((2, 5, 6, 3), np.float32)
-    np.testing.assert_allclose(ours.predict_on_batch(image), theirs.predict_on_batch(image), rtol=1e-5)
