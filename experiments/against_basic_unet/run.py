@@ -3,9 +3,11 @@
     python experiments/against_basic_unet/run.py --data $KITS_ML_REAL_DATA/kits-thin --minutes 30 --folds 0,1,2,3
 
 Each fold's patients (`experiments/kits_thin/folds`) are the test of one training of each; of the others one in eight
-chooses the weights. What is finished is not done again, so the command goes on after an interruption. It writes, in
+chooses the weights. Each is scored as it is, and with its probabilities averaged over the slice and its mirror image
+(`_mirrored`). What is finished is not done again, so the command goes on after an interruption. It writes, in
 `--output`, the scores of each fold, and `scores.csv` with all of them (case, algorithm, region, dice, fold), which
-`kits-ml compare` takes. The two take turns, so that what else the machine does strikes both.
+`kits-ml compare` takes. The two take turns, so that what else the machine does strikes both; where many trainings
+share a GPU, start one process for each fold and way (`--ways`) at the same time.
 """
 
 from __future__ import annotations
@@ -14,15 +16,27 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kits_ml import files
 from kits_ml.config import PrepareSettings, PreprocessingSettings, TrainSettings
 from kits_ml.evaluation import tables
+from kits_ml.inference.predictor import Predictor
 from kits_ml.options import read_config
+from kits_ml.training import batches
+from kits_ml.training.batches import SliceArrays
+from kits_ml.workflows.evaluate import score_model
 from kits_ml.workflows.prepare import Prepared, prepare
 
 FOLDS = Path(__file__).parents[1] / "kits_thin" / "folds"
 RECIPE = Path(__file__).with_name("recipe.yaml")
+OPPONENT = "basic_unet"
+
+#: What is scored, by what is added to the algorithm's name.
+TEST_TIME_AUGMENTATION = {"_mirrored": "flip_left_right", "": "none"}
+
+#: From slices of training and of validation patients to a network and what is to be remembered of its training.
+Way = Callable[[SliceArrays, SliceArrays], tuple[Any, dict]]
 
 
 def main() -> None:
@@ -31,78 +45,91 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--folds", default="0,1,2,3", help="4 is scored once, at the end")
     parser.add_argument("--config", type=Path, default=RECIPE, help="our recipe, as for `kits-ml train`")
-    parser.add_argument("--name", default="ours", help="what our recipe is called in the table")
-    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--name", help="what our recipe is called in the table; without, as its file")
+    parser.add_argument("--ways", default="ours,opponent", help="both in turn, or one of them")
+    parser.add_argument("--steps_per_epoch", type=int, help="of ours: steps between two looks at validation patients")
+    parser.add_argument("--num_loader_threads", type=int, default=0, help="of ours: threads that make batches")
     parser.add_argument("--output", type=Path, default=Path("data/against_basic_unet"))
     options = parser.parse_args()
-    ways = {options.name: train_ours, "basic_unet": train_opponent}
+    name = options.name or options.config.stem
     for fold in map(int, options.folds.split(",")):
-        split_file = FOLDS / f"fold_{fold}.json"
-        for name, way in ways.items():
-            run_once(options.output / name / f"fold_{fold}", way, split_file, options)
+        settings = our_settings(options, name=name, split_file=FOLDS / f"fold_{fold}.json")
+        ways = {
+            "ours": (name, lambda train, validation, settings=settings: train_ours(train, validation, settings)),
+            "opponent": (OPPONENT, lambda train, validation: train_opponent(train, validation, options.minutes)),
+        }
+        for way in options.ways.split(","):
+            algorithm, trained_by = ways[way]
+            run_once(options.output, algorithm, fold, trained_by, settings)
     print(write_table(options.output))
 
 
-def run_once(folder: Path, way: Callable, split_file: Path, options: argparse.Namespace) -> None:
-    """Trains and scores one fold, unless it is there; the scores are written last, so they say that it is."""
-    if (folder / tables.SCORES_CSV).exists():
+def our_settings(options: argparse.Namespace, *, name: str, split_file: Path) -> TrainSettings:
+    """The recipe with the folds, the budget and what no recipe decides."""
+    given = {
+        "data": options.data,
+        "split_file": str(split_file),
+        "max_minutes": options.minutes,
+        "epochs": 100_000,
+        "num_loader_threads": options.num_loader_threads,
+        "run_name": f"{name}-{split_file.stem}",
+    }
+    if options.steps_per_epoch:
+        given["steps_per_epoch"] = options.steps_per_epoch
+    return TrainSettings.from_mapping(read_config(str(options.config)) | given, source=str(options.config))
+
+
+def run_once(output: Path, algorithm: str, fold: int, train_by: Way, settings: TrainSettings) -> None:
+    """Trains and scores one fold, unless it is there: the scores without mirroring are written last."""
+    if (output / algorithm / f"fold_{fold}" / tables.SCORES_CSV).exists():
         return
-    record = way(folder, split_file, options)
-    files.write_json(folder / "training.json", {"minutes": options.minutes, **record})
-    (folder / "scored.csv").rename(folder / tables.SCORES_CSV)
-
-
-def train_ours(folder: Path, split_file: Path, options: argparse.Namespace) -> dict:
-    """The package's own training, as `kits-ml train` does it."""
-    from kits_ml.workflows.train import train
-
-    settings = TrainSettings.from_mapping(
-        {
-            **read_config(str(options.config)),
-            "data": options.data,
-            "image_size": options.image_size,
-            "split_file": str(split_file),
-            "max_minutes": options.minutes,
-            "epochs": 10_000,
-            "register": False,
-            "run_name": f"{options.name}-{split_file.stem}",
-            "experiment": "against_basic_unet",
-        },
-        source=str(options.config),
+    prepared = prepare(
+        PrepareSettings(
+            **settings.select(PreprocessingSettings).to_dict(), data=settings.data, split_file=settings.split_file
+        )
     )
-    trained = train(settings)
-    tables.write_scores(folder / "scored.csv", trained.scores["test"])
-    return {"run_id": trained.run_id, "settings": settings.to_dict()}
-
-
-def train_opponent(folder: Path, split_file: Path, options: argparse.Namespace) -> dict:
-    """BasicUNet on the same prepared slices, scored by the same code on the scans' own grids."""
-    from basic_unet import BATCH_SIZE, train_basic_unet
-
-    from kits_ml.inference.predictor import Predictor
-    from kits_ml.training import batches
-    from kits_ml.workflows.evaluate import score_model
-
-    prepared = prepare_slices(options, split_file)
     train, validation = (
         batches.read_slices(prepared.store, getattr(prepared.split, part)) for part in ("train", "validation")
     )
-    model, record = train_basic_unet(train, validation, minutes=options.minutes, seed=0)
-    predictor = Predictor(model, prepared.store.settings, batch_size=BATCH_SIZE)
+    model, record = train_by(train, validation)
+    record |= {"minutes": settings.max_minutes, "epochs": record["steps"] * settings.batch_size / len(train)}
+    for suffix, augmentation in TEST_TIME_AUGMENTATION.items():
+        predictor = Predictor(model, prepared.store.settings, test_time_augmentation=augmentation)
+        score(predictor, prepared, output / f"{algorithm}{suffix}" / f"fold_{fold}", record)
+
+
+def score(predictor: Predictor, prepared: Prepared, folder: Path, record: dict) -> None:
+    """Scores the test patients on the scans' own grids; the table of scores is written last."""
     cases = {name: prepared.cases[name] for name in prepared.split.test}
     scored, failures = score_model(predictor, cases, output=folder)
     if failures:
         raise SystemExit(f"{folder}: {failures}")
-    tables.write_scores(folder / "scored.csv", scored)
-    return record
+    files.write_json(folder / "training.json", record)
+    tables.write_scores(folder / tables.SCORES_CSV, scored)
 
 
-def prepare_slices(options: argparse.Namespace, split_file: Path) -> Prepared:
-    """The slices that our recipe trains on too."""
-    known = PreprocessingSettings.names()
-    recipe = {name: value for name, value in read_config(str(options.config)).items() if name in known}
-    own = {"data": options.data, "image_size": options.image_size, "split_file": str(split_file)}
-    return prepare(PrepareSettings(**recipe, **own))
+def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> tuple[Any, dict]:
+    """The package's own training, as `kits-ml train` does it, without its run in MLflow."""
+    from kits_ml.training.fit import fit
+    from kits_ml.workflows.start import new_model
+
+    model = new_model(settings)
+    fitted = fit(model, train, validation, settings)
+    looks = len(fitted.history["loss"])
+    return fitted.model, {
+        "score": fitted.best_score,
+        "progress": (fitted.best_epoch + 1) / looks,
+        "looks": looks,
+        "steps": int(model.optimizer.iterations) * settings.accumulation_steps,
+        "settings": settings.to_dict(),
+    }
+
+
+def train_opponent(train: SliceArrays, validation: SliceArrays, minutes: float) -> tuple[Any, dict]:
+    """BasicUNet on the same slices."""
+    from basic_unet import train_basic_unet
+
+    return train_basic_unet(train, validation, minutes=minutes, seed=0)
 
 
 def write_table(output: Path) -> Path:

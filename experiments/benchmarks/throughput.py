@@ -2,20 +2,24 @@
 
     pip install -e .[engines]
     python experiments/benchmarks/throughput.py                      # on this processor, writes throughput.md
-    python experiments/benchmarks/throughput.py --device cuda        # on a GPU, writes throughput-cuda.md
+    python experiments/benchmarks/throughput.py --device cuda \\
+        --base_filters 32,64 --image_size 256,512                    # on a GPU, writes throughput-cuda.md
 
 Every measurement is a fresh process, the ways take turns in each round, and the table gives medians over all rounds,
-so that whatever else the machine does strikes all of them. Each process warms up, then counts steps on one batch
-for some seconds; reading data is not measured here (`loader.py` does). Training is forward, loss (Dice +
-cross-entropy), backward and an Adam step. bfloat16 is measured where the processor or the GPU computes in it, and
-left out elsewhere. OpenVINO and ONNX Runtime get the package's model by `keras.Model.export`; their label maps are
-held against TensorFlow's on squares in noise, which the model was trained on for a minute: untrained, it would toss
-coins.
+so that whatever else the machine does strikes all of them. Each process warms up, then trains and predicts one batch
+again and again for some seconds; reading data is not measured here (`loader.py` does). Training is forward, loss
+(Dice + cross-entropy), backward and an Adam step: this package by `keras.Model.fit`, as it trains; PyTorch by a loop.
+The batch comes from the host's memory in each step, and predictions go back there. bfloat16 is measured where the
+processor or the GPU computes in it, and left out elsewhere. OpenVINO and ONNX Runtime get the package's model by
+`keras.Model.export`; their label maps are held against TensorFlow's on squares in noise, which the model was trained
+on for a minute: untrained, it would toss coins. On a GPU several processes start and compile at the same time
+(`--together`), and then measure one after another.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -23,14 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import machine
 import numpy as np
 
-WARM_UP_STEPS = 3
+WARM_UPS = 2
 PACKAGES = ("tensorflow", "keras", "torch", "jax", "monai", "openvino", "onnxruntime")
 
 
@@ -46,6 +50,31 @@ class Way(NamedTuple):
     @property
     def key(self) -> str:
         return f"{self.engine}-{self.precision}"
+
+
+class Size(NamedTuple):
+    """Of the network and of its images."""
+
+    base_filters: int
+    image_size: int
+
+
+class Job(NamedTuple):
+    """A way at a size: what a process measures."""
+
+    size: Size
+    way: Way
+
+
+#: Images a second, by task, and what else a process prints.
+Found = dict[str, float]
+
+
+class Task(NamedTuple):
+    """What is done again and again: a call handles so many images, and ends when its work has ended."""
+
+    call: Callable[[], object]
+    num_images: int
 
 
 WAYS = [
@@ -80,30 +109,26 @@ def squares(num_slices: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(image, 0, 1).astype(np.float32)[..., None], labels
 
 
-def images_per_second(step: Callable[[], object], *, batch_size: int, seconds: float) -> float:
-    """Counts steps after a warm-up; `step` ends when its work has ended."""
-    for _ in range(WARM_UP_STEPS):
-        step()
-    start, num_steps = time.perf_counter(), 0
+def images_per_second(task: Task, *, seconds: float) -> float:
+    """Counts calls for some seconds."""
+    start, num_calls = time.perf_counter(), 0
     while (taken := time.perf_counter() - start) < seconds:
-        step()
-        num_steps += 1
-    return batch_size * num_steps / taken
+        task.call()
+        num_calls += 1
+    return task.num_images * num_calls / taken
 
 
 def keras_model(options: argparse.Namespace, precision: str):
     """The package's U-Net, compiled as `fit` compiles it."""
     from kits_ml import runtime
 
-    runtime.configure(precision="float32" if options.device == "cuda" else precision)  # before anything imports keras
+    runtime.configure(precision=precision)  # before anything imports keras
     import keras
 
     from kits_ml import models
     from kits_ml.config import TrainSettings
     from kits_ml.training.losses import make_loss
 
-    if options.device == "cuda" and precision == "bfloat16":
-        keras.config.set_dtype_policy("mixed_bfloat16")
     runtime.seed_everything(0)
     settings = TrainSettings(image_size=options.image_size, base_filters=options.base_filters)
     model = models.build(settings)
@@ -111,16 +136,30 @@ def keras_model(options: argparse.Namespace, precision: str):
     return model
 
 
-def keras_steps(options: argparse.Namespace, precision: str) -> dict[str, Callable[[], object]]:
+def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
     model = keras_model(options, precision)
     image, labels = squares(options.batch_size, options.image_size)
+    batches = one_batch_again(image, labels, options.steps_per_call)
     return {
-        "training": lambda: float(model.train_on_batch(image, labels)),
-        "prediction": lambda: np.asarray(model.predict_on_batch(image)),
+        "training": Task(lambda: model.fit(batches, verbose=0), options.steps_per_call * options.batch_size),
+        "prediction": Task(lambda: np.asarray(model.predict_on_batch(image)), options.batch_size),
     }
 
 
-def torch_steps(options: argparse.Namespace, precision: str, network: str) -> dict[str, Callable[[], object]]:
+def one_batch_again(image: np.ndarray, labels: np.ndarray, num_steps: int):
+    """An epoch of some steps, for `keras.Model.fit`."""
+    import keras
+
+    class OneBatch(keras.utils.PyDataset):
+        num_batches = num_steps
+
+        def __getitem__(self, index):
+            return image, labels
+
+    return OneBatch()
+
+
+def torch_tasks(options: argparse.Namespace, precision: str, network: str) -> dict[str, Task]:
     """Plain PyTorch: channels last, and bfloat16 by autocast."""
     import torch
     from torch_unet import TorchUNet, dice_crossentropy
@@ -131,26 +170,32 @@ def torch_steps(options: argparse.Namespace, precision: str, network: str) -> di
     run = torch.compile(model) if network == "compiled" else model
     optimizer = torch.optim.Adam(model.parameters())
     image, labels = squares(options.batch_size, options.image_size)
-    image = torch.from_numpy(image).movedim(-1, 1).to(options.device, memory_format=torch.channels_last)
-    labels = torch.from_numpy(labels).long().to(options.device)
+    image, labels = torch.from_numpy(image).movedim(-1, 1), torch.from_numpy(labels)
     autocast = torch.autocast(options.device, torch.bfloat16, enabled=precision == "bfloat16")
+
+    def on_device() -> torch.Tensor:
+        return image.to(options.device, memory_format=torch.channels_last, non_blocking=True)
 
     def train() -> float:
         model.train()
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            logits = run(image)
-        loss = dice_crossentropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        for _ in range(options.steps_per_call):
+            optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                logits = run(on_device())
+            loss = dice_crossentropy(logits, labels.to(options.device, non_blocking=True).long())
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())  # waits for the device
 
     def predict() -> np.ndarray:
         model.eval()
         with torch.inference_mode(), autocast:
-            return run(image).float().softmax(dim=1).cpu().numpy()
+            return run(on_device()).float().softmax(dim=1).cpu().numpy()
 
-    return {"training": train, "prediction": predict}
+    return {
+        "training": Task(train, options.steps_per_call * options.batch_size),
+        "prediction": Task(predict, options.batch_size),
+    }
 
 
 def basic_unet():
@@ -160,7 +205,7 @@ def basic_unet():
     return BasicUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(16, 32, 64, 128, 256, 16))
 
 
-def exported_steps(options: argparse.Namespace, precision: str, engine: str) -> dict[str, Callable[[], object]]:
+def exported_tasks(options: argparse.Namespace, precision: str, engine: str) -> dict[str, Task]:
     """The package's model, trained for a minute, exported; prediction only."""
     import keras
 
@@ -175,7 +220,8 @@ def exported_steps(options: argparse.Namespace, precision: str, engine: str) -> 
             predict = onnx_model(model, Path(folder) / "model.onnx", signature)
     expected = np.asarray(model.predict_on_batch(image)).argmax(-1)
     same = float((predict(image).argmax(-1) == expected).mean())
-    return {"prediction": lambda: predict(image), "same": lambda: same}
+    print(json.dumps({"same": same}))
+    return {"prediction": Task(lambda: predict(image), options.batch_size)}
 
 
 def openvino_model(model, path: Path, signature: list, precision: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -214,46 +260,77 @@ def trained_weights(options: argparse.Namespace) -> list[np.ndarray]:
     return weights
 
 
-def measure(way: Way, options: argparse.Namespace) -> dict[str, float]:
-    """One way in this process."""
+def measure(way: Way, options: argparse.Namespace) -> None:
+    """One way in this process: warms up, waits for a line, then prints what it measures."""
     family, _, network = way.engine.partition("-")
     if family == "keras":
-        steps = keras_steps(options, way.precision)
+        tasks = keras_tasks(options, way.precision)
     elif family == "torch":
-        steps = torch_steps(options, way.precision, network)
+        tasks = torch_tasks(options, way.precision, network)
     else:
-        steps = exported_steps(options, way.precision, way.engine)
-    same = steps.pop("same", None)
-    found = {
-        task: images_per_second(step, batch_size=options.batch_size, seconds=options.seconds)
-        for task, step in steps.items()
+        tasks = exported_tasks(options, way.precision, way.engine)
+    for task, _ in itertools.product(tasks.values(), range(WARM_UPS)):
+        task.call()
+    print(READY, flush=True)
+    sys.stdin.readline()
+    for name, task in tasks.items():
+        print(json.dumps({name: images_per_second(task, seconds=options.seconds)}), flush=True)
+
+
+READY = "ready"
+
+
+def start(job: Job, options: argparse.Namespace) -> subprocess.Popen:
+    """A process that will measure."""
+    backend = job.way.engine.partition("-")[2] if job.way.engine.startswith("keras") else "tensorflow"
+    command = [sys.executable, "-W", "ignore", __file__, "--way", job.way.key, "--device", options.device]
+    for name, value in {**job.size._asdict(), "batch_size": options.batch_size, "seconds": options.seconds}.items():
+        command += [f"--{name}", str(value)]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # others are on the GPU too
     }
-    return found | ({"same": same()} if same else {})
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
-def in_a_process(way: Way, options: argparse.Namespace) -> dict[str, float]:
-    backend = way.engine.partition("-")[2] if way.engine.startswith("keras") else "tensorflow"
-    command = [sys.executable, "-W", "ignore", __file__, "--way", way.key, "--device", options.device]
-    for name in ("image_size", "base_filters", "batch_size", "seconds"):
-        command += [f"--{name}", str(getattr(options, name))]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{way.key}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def measure_together(jobs: Sequence[Job], options: argparse.Namespace) -> dict[Job, Found]:
+    """Starts the jobs at the same time and, when all are ready, has them measure one after another."""
+    processes = {job: start(job, options) for job in jobs}
+    found: dict[Job, Found] = {job: {} for job in jobs}
+    for job, process in processes.items():
+        while (line := process.stdout.readline()) and line.strip() != READY:
+            found[job] |= _measured(line)
+        if not line:
+            sys.exit(f"{job}: failed, see above")
+    for job, process in processes.items():
+        output, _ = process.communicate("go\n")
+        if process.returncode:
+            sys.exit(f"{job}: failed, see above")
+        for line in output.splitlines():
+            found[job] |= _measured(line)
+        print(f"{job.size}, {job.way.key}: {found[job]}", file=sys.stderr)
+    return found
 
 
-def chosen_ways(device: str, engines: str | None) -> list[Way]:
-    """The ways of a device, less bfloat16 where nothing computes in it."""
+def _measured(line: str) -> Found:
+    return json.loads(line) if line.startswith("{") else {}
+
+
+def chosen_ways(options: argparse.Namespace) -> list[Way]:
+    """The ways of a device that are asked for, less bfloat16 where nothing computes in it."""
     from kits_ml import runtime
 
-    bfloat16 = device == "cuda" or runtime.has_bfloat16()
+    bfloat16 = options.device == "cuda" or runtime.has_bfloat16()
     return [
         way
         for way in WAYS
-        if way.device == device
+        if way.device == options.device
         and (bfloat16 or way.precision == "float32")
-        and (engines is None or way.engine in engines.split(","))
+        and options.precision in (None, way.precision)
+        and (options.engines is None or way.engine in options.engines.split(","))
     ]
 
 
@@ -261,40 +338,79 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def report(ways: list[Way], rounds: dict[str, list[dict[str, float]]]) -> str:
-    """The page: medians, and each as a share of plain PyTorch's at the same precision."""
+def table(size: Size, ways: list[Way], rounds: list[dict[Job, Found]], peak: float) -> str:
+    """Medians, and each as a share of plain PyTorch's at the same precision, and of what the device can multiply."""
 
     def median(key: str, task: str) -> float | None:
-        found = [one[task] for one in rounds[key] if task in one]
+        found = [
+            found[task]
+            for one in rounds
+            for job, found in one.items()
+            if job.size == size and job.way.key == key and task in found
+        ]
         return statistics.median(found) if found else None
 
-    lines = ["| | precision | training | of PyTorch's | prediction | of PyTorch's | label maps equal |"]
+    last = "of the matrix peak, training" if peak else "label maps equal"
+    lines = [f"| | precision | training | of PyTorch's | prediction | of PyTorch's | {last} |"]
     lines += ["|---|---|--:|--:|--:|--:|--:|"]
     for way in ways:
         cells = [way.name, way.precision]
         for task in ("training", "prediction"):
             own, reference = median(way.key, task), median(f"torch-unet-{way.precision}", task)
-            cells += [f"{own:.2f}" if own else "", f"{own / reference:.2f}" if own and reference else ""]
-        same = median(way.key, "same")
-        lines.append("| " + " | ".join([*cells, f"{same:.4%}" if same is not None else ""]) + " |")
+            cells += [f"{own:.{0 if own > 100 else 2}f}" if own else ""]
+            cells += [f"{own / reference:.2f}" if own and reference else ""]
+        same, training = median(way.key, "same"), median(way.key, "training")
+        if peak:
+            cells.append(f"{training * 3 * tflops_of_image(size) / peak:.1%}" if way.precision == "bfloat16" else "")
+        else:
+            cells.append(f"{same:.4%}" if same is not None else "")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def page(table: str, options: argparse.Namespace, about: str) -> str:
+def tflops_of_image(size: Size) -> float:
+    """10^12 operations of one image forward; training, with the gradients of inputs and weights, is thrice that."""
+    from kits_ml import models
+    from kits_ml.config import TrainSettings
+    from kits_ml.models import cost
+
+    settings = TrainSettings(image_size=size.image_size, base_filters=size.base_filters)
+    return cost.gflops(models.build(settings)) / 1e3
+
+
+def matrix_peak() -> float:
+    """10^12 operations a second of a bfloat16 product of matrices of 8192 rows, what the GPU reaches at its best."""
+    import torch
+
+    side, num_products = 8192, 20
+    left, right = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(num_products):
+        left @ right
+    torch.cuda.synchronize()
+    return 2 * side**3 * num_products / (time.perf_counter() - start) / 1e12
+
+
+def page(tables: dict[Size, str], options: argparse.Namespace, about: str, peak: float) -> str:
     from kits_ml import runtime
 
-    device = f"{gpu_name()}; " if options.device == "cuda" else ""
-    slow = options.device == "cpu" and not runtime.has_bfloat16()
-    return "\n\n".join(
-        [
-            "# Throughput",
-            *__doc__.strip().split("\n\n")[1:],
-            f"{device}{about}." + (" The processor has no AVX512-BF16: float32 alone." if slow else ""),
-            f"U-Net, {options.base_filters} filters, depth 4, {options.image_size}x{options.image_size}, batch "
+    on_gpu = f"{gpu_name()}, which multiplies bfloat16 matrices at {peak:.0f} TFLOP/s; " if peak else ""
+    slow = not peak and not runtime.has_bfloat16()
+    parts = [
+        "# Throughput" + (" on a GPU" if peak else ""),
+        *__doc__.strip().split("\n\n")[1:],
+        f"{on_gpu}{about}." + (" The processor has no AVX512-BF16: float32 alone." if slow else ""),
+    ]
+    for size, rows in tables.items():
+        parts += [
+            f"U-Net, {size.base_filters} filters, depth 4, {size.image_size}x{size.image_size}, batch "
             f"{options.batch_size}; images a second, medians of {options.rounds} rounds of {options.seconds:g} s:",
-            table + "\n",
+            rows,
         ]
-    )
+    return "\n\n".join(parts) + "\n"
 
 
 def gpu_name() -> str:
@@ -303,33 +419,49 @@ def gpu_name() -> str:
     return torch.cuda.get_device_name()
 
 
-def main() -> None:
+def whole_numbers(given: str) -> list[int]:
+    return [int(one) for one in given.split(",")]
+
+
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--engines", help="only these, such as keras-tensorflow,torch-unet")
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--base_filters", type=int, default=16)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="only this")
+    parser.add_argument("--image_size", type=whole_numbers, default=[256])
+    parser.add_argument("--base_filters", type=whole_numbers, default=[16])
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--together", type=int, help="processes that start at the same time; 1 on a CPU, 16 on a GPU")
     parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    ways = chosen_ways(options.device, options.engines)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options()
+    on_gpu = options.device == "cuda"
+    options.steps_per_call = 50 if on_gpu else 2
+    ways = chosen_ways(options)
     if options.way:
         (way,) = [one for one in ways if one.key == options.way]
-        print(json.dumps(measure(way, options)))
+        (options.base_filters,), (options.image_size,) = options.base_filters, options.image_size
+        measure(way, options)
         return
-    about = machine.describe(PACKAGES)
-    rounds: dict[str, list[dict[str, float]]] = {way.key: [] for way in ways}
-    for number in range(options.rounds):
-        for way in ways:
-            found = in_a_process(way, options)
-            rounds[way.key].append(found)
-            print(f"round {number + 1}, {way.key}: {found}", file=sys.stderr)
-    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    about, peak = machine.describe(PACKAGES), matrix_peak() if on_gpu else 0.0
+    sizes = list(itertools.starmap(Size, itertools.product(options.base_filters, options.image_size)))
+    jobs = list(itertools.starmap(Job, itertools.product(sizes, ways)))
+    together = options.together or (16 if on_gpu else 1)
+    rounds: list[dict[Job, Found]] = []
+    for _ in range(options.rounds):
+        rounds.append({})
+        for first in range(0, len(jobs), together):
+            rounds[-1] |= measure_together(jobs[first : first + together], options)
+    suffix = f"-{options.device}" if on_gpu else ""
     output = options.output or Path(__file__).with_name(f"throughput{suffix}.md")
-    output.write_text(page(report(ways, rounds), options, about))
+    tables = {size: table(size, ways, rounds, peak) for size in sizes}
+    output.write_text(page(tables, options, about, peak))
     print(output)
 
 

@@ -1,6 +1,5 @@
 """The plain U-Net has the paper's figure."""
 
-import keras
 import numpy as np
 import pytest
 
