@@ -5,7 +5,7 @@
 Each fold's patients (`experiments/kits_thin/folds`) are the test of one training of each; of the others one in eight
 chooses the weights. Each is scored as it is, and with its probabilities averaged over the slice and its mirror image
 (`_mirrored`). What is finished is not done again, so the command goes on after an interruption. It writes, in
-`--output`, the scores of each fold, and `scores.csv` with all of them (case, algorithm, region, dice, fold), which
+`--output`, the scores of each fold, and `scores.csv` with all of them (case, algorithm, region, score, fold), which
 `kits-ml compare` takes. The two take turns, so that what else the machine does strikes both; where many trainings
 share a GPU, start one process for each fold and way (`--ways`) at the same time.
 """
@@ -139,11 +139,11 @@ def write_table(output: Path) -> Path:
         algorithm, fold = path.parts[-3], path.parts[-2].removeprefix("fold_")
         for case in tables.read_scores(path):
             rows += [
-                {"case": case.case, "algorithm": algorithm, "region": region, "dice": found.dice, "fold": fold}
+                {"case": case.case, "algorithm": algorithm, "region": region, "score": found.dice, "fold": fold}
                 | {"tumour_ml": case.regions["tumour"].volume_true_ml}
                 for region, found in case.regions.items()
             ]
-    files.write_csv(output / "scores.csv", rows, ["case", "algorithm", "region", "dice", "fold", "tumour_ml"])
+    files.write_csv(output / "scores.csv", rows, ["case", "algorithm", "region", "score", "fold", "tumour_ml"])
     summary = {
         str(path.parent.relative_to(output)): json.loads(path.read_text()).get("epochs")
         for path in sorted(output.glob("*/fold_*/training.json"))
