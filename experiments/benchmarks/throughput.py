@@ -36,6 +36,7 @@ import numpy as np
 
 WARM_UPS = 2
 PACKAGES = ("tensorflow", "keras", "torch", "jax", "monai", "openvino", "onnxruntime")
+READY = "ready"  # a process prints it when it has warmed up
 
 
 class Way(NamedTuple):
@@ -275,9 +276,6 @@ def measure(way: Way, options: argparse.Namespace) -> None:
     sys.stdin.readline()
     for name, task in tasks.items():
         print(json.dumps({name: images_per_second(task, seconds=options.seconds)}), flush=True)
-
-
-READY = "ready"
 
 
 def start(job: Job, options: argparse.Namespace) -> subprocess.Popen:
