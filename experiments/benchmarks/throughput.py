@@ -46,7 +46,6 @@ class Way(NamedTuple):
     engine: str
     precision: str
     device: str
-    training: bool = True
 
     @property
     def key(self) -> str:
@@ -85,9 +84,9 @@ WAYS = [
     Way("PyTorch U-Net, channels last", "torch-unet", "bfloat16", "cpu"),
     Way("MONAI BasicUNet, channels last", "torch-basic", "float32", "cpu"),
     Way("MONAI BasicUNet, channels last", "torch-basic", "bfloat16", "cpu"),
-    Way("kits_ml U-Net, OpenVINO", "openvino", "float32", "cpu", training=False),
-    Way("kits_ml U-Net, OpenVINO", "openvino", "bfloat16", "cpu", training=False),
-    Way("kits_ml U-Net, ONNX Runtime", "onnxruntime", "float32", "cpu", training=False),
+    Way("kits_ml U-Net, OpenVINO", "openvino", "float32", "cpu"),
+    Way("kits_ml U-Net, OpenVINO", "openvino", "bfloat16", "cpu"),
+    Way("kits_ml U-Net, ONNX Runtime", "onnxruntime", "float32", "cpu"),
     Way("kits_ml U-Net, JAX", "keras-jax", "float32", "cuda"),
     Way("kits_ml U-Net, JAX", "keras-jax", "bfloat16", "cuda"),
     Way("kits_ml U-Net, PyTorch", "keras-torch", "float32", "cuda"),
