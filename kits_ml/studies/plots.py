@@ -41,8 +41,9 @@ def write_plots(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySp
             continue
         for plot, draw in _plots(study, spec, num_complete=len(complete)).items():
             path = folder / name / f"{plot}.png"
-            if _write(path, draw, title=f"{name}, {plot.replace('_', ' ')}"):
-                written.append(path)
+            with plt.rc_context():  # Optuna gives the whole process a style of its own
+                if _write(path, draw, title=f"{name}, {plot.replace('_', ' ')}"):
+                    written.append(path)
     return written
 
 
