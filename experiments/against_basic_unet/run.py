@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kits_ml import files
-from kits_ml.config import PrepareSettings, PreprocessingSettings, TrainSettings
+from kits_ml.config import TrainSettings
 from kits_ml.evaluation import tables
 from kits_ml.inference.predictor import Predictor
 from kits_ml.options import read_config
@@ -83,11 +83,7 @@ def run_once(output: Path, algorithm: str, fold: int, train_by: Way, settings: T
     """Trains and scores one fold, unless it is there: the scores without mirroring are written last."""
     if (output / algorithm / f"fold_{fold}" / tables.SCORES_CSV).exists():
         return
-    prepared = prepare(
-        PrepareSettings(
-            **settings.select(PreprocessingSettings).to_dict(), data=settings.data, split_file=settings.split_file
-        )
-    )
+    prepared = prepare(settings)
     train, validation = (
         batches.read_slices(prepared.store, getattr(prepared.split, part)) for part in ("train", "validation")
     )
