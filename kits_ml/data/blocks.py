@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+#: What is turned at once on the way to a file.
+_FILE_BLOCK_BYTES = 1 << 21
+
 #: Rows that are turned together, so that source and target stay in the processor's cache.
 _ROWS = 4
 
@@ -26,6 +29,24 @@ def contiguous_blocks(array: np.ndarray, num_slices: int = 32) -> Iterator[np.nd
         if len(block) != len(part):
             block = np.empty(part.shape, array.dtype)
         yield turn(part, out=block)
+
+
+def in_file_order(stored: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields a volume's voxels as they lie in a file, the first axis fastest, some MiB at a time.
+
+    Args:
+        stored: of three axes, those of the file, in any memory order.
+
+    Yields:
+        One axis, contiguous; the same memory each time where the size is, so use it or copy it.
+    """
+    size = max(1, _FILE_BLOCK_BYTES // (stored.shape[0] * stored.shape[1] * stored.itemsize))
+    block = np.empty((*stored.shape[:2], 0), stored.dtype, order="F")
+    for first in range(0, stored.shape[2], size):
+        part = stored[..., first : first + size]
+        if block.shape != part.shape:
+            block = np.empty(part.shape, stored.dtype, order="F")
+        yield turn(part, out=block).reshape(-1, order="F")
 
 
 def turn(array: np.ndarray, *, out: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +39,17 @@ def write_probabilities(path: str | Path, foreground: Callable[[], np.ndarray], 
     header["descrip"] = f"probabilities: {', '.join(LABEL_NAMES.values())}"
     header["cal_max"] = 1
     header.set_slope_inter(SLOPE, 0)
-    header.set_data_offset(header.single_vox_offset)
-    with volumes.open_to_write(Path(path)) as stream:
-        stream.write(header.binaryblock)
-        stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
-        for label in range(NUM_CLASSES):
-            for part in _blocks(geometry.shape):
-                # a copy, so that of what is mapped no more than one class is held at a time
-                needed = [label] if label else range(1, NUM_CLASSES)
-                shown = [geometry.to_file(foreground()[one - 1])[..., part].copy() for one in needed]
-                stream.write((shown[0] if label else _background(shown)).tobytes(order="F"))
+    volumes.write_voxels(Path(path), header, _parts(foreground, geometry))
+
+
+def _parts(foreground: Callable[[], np.ndarray], geometry: volumes.Geometry) -> Iterator[np.ndarray]:
+    """Yields the voxels of one class after the other, as they lie in the file."""
+    for label in range(NUM_CLASSES):
+        for part in _blocks(geometry.shape):
+            # a copy, so that of what is mapped no more than one class is held at a time
+            needed = [label] if label else range(1, NUM_CLASSES)
+            shown = [geometry.to_file(foreground()[one - 1])[..., part].copy() for one in needed]
+            yield (shown[0] if label else _background(shown)).ravel(order="F")
 
 
 def _blocks(shape: tuple[int, int, int]) -> list[slice]:

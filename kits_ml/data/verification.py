@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from isal import isal_zlib
 
-from kits_ml.data import volumes, voxels
+from kits_ml.data import blocks, volumes, voxels
 from kits_ml.errors import InputError
-
-_BLOCK_BYTES = 1 << 24
 
 
 def write_verified(path: str | Path, label_map: np.ndarray, geometry: volumes.Geometry) -> None:
@@ -50,18 +49,12 @@ def _difference(path: Path, stored: np.ndarray, geometry: volumes.Geometry) -> s
     image = nib.load(path)
     if image.header.get_data_dtype() != np.uint8:
         return f"voxels of type {image.header.get_data_dtype()} instead of uint8"
-    read, written = _checksum(voxels.chunks(image, path)), _checksum(_in_file_order(stored))
+    read, written = _checksum(voxels.chunks(image, path)), _checksum(blocks.in_file_order(stored))
     return "" if read == written else f"voxels with CRC-32 {read:08x} instead of {written:08x}"
 
 
-def _in_file_order(stored: np.ndarray):
-    """Yields the voxels as they lie in a file, the first axis fastest."""
-    step = max(1, _BLOCK_BYTES // (stored.shape[0] * stored.shape[1]))
-    for first in range(0, stored.shape[2], step):
-        yield stored[..., first : first + step].ravel(order="F")
-
-
-def _checksum(parts) -> int:
+def _checksum(parts: Iterable[np.ndarray]) -> int:
+    """CRC-32 of voxels that come some at a time."""
     value = 0
     for part in parts:
         value = isal_zlib.crc32(np.ascontiguousarray(part), value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from isal import igzip
 from nibabel import orientations
 
 from kits_ml import files, labels
-from kits_ml.data import voxels
+from kits_ml.data import blocks, voxels
 from kits_ml.errors import InputError, first_line
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
@@ -205,6 +205,23 @@ def write_label_map(path: str | Path, label_map: np.ndarray, geometry: Geometry)
     _write(Path(path), np.asarray(label_map, np.uint8), geometry)
 
 
+def write_voxels(path: Path, header: nib.Nifti1Header, parts: Iterable[np.ndarray]) -> None:
+    """Writes a header and the voxels after it; the file appears whole or not at all.
+
+    Args:
+        path: ends in `.nii.gz` or `.nii`.
+        header: says what the voxels are, and where; without extensions.
+        parts: the voxels as they lie in the file, contiguous, some at a time.
+    """
+    header = header.copy()
+    header.set_data_offset(header.single_vox_offset)
+    with open_to_write(path) as stream:
+        stream.write(header.binaryblock)
+        stream.write(bytes(header.single_vox_offset - header.sizeof_hdr))  # no extensions
+        for part in parts:
+            stream.write(memoryview(part))
+
+
 def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float = 1e-2) -> bool:
     """Whether two volumes lie on the same voxels: equal shape, and every corner within `tolerance_mm`.
 
@@ -263,8 +280,9 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     stored = geometry.to_file(array)
     if stored.shape != geometry.shape:
         raise ValueError(f"array of shape {stored.shape} does not fit the grid {geometry.shape}")
-    with open_to_write(path) as stream:
-        image_on_grid(stored, geometry).to_stream(stream)
+    header = image_on_grid(stored, geometry).header
+    header.set_slope_inter(1, 0)
+    write_voxels(path, header, blocks.in_file_order(stored))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from kits_ml.data.preprocessing import most_probable
 from kits_ml.errors import InputError
 
 #: Rows and columns of a scan.
@@ -45,7 +46,7 @@ def segment_slices(
     label_map = np.zeros(shape, np.uint8)  # background beyond the window
     with tqdm(total=shape[0], desc=progress, unit="slice", disable=progress is None) as bar:
         for index, (inside, probabilities, variance) in enumerate(slices):
-            label_map[index, *inside] = probabilities.argmax(axis=0)
+            label_map[index, *inside] = most_probable(probabilities)
             if variance is not None and wants_variance(observe):
                 observe.add_variance(index, inside, variance)
             if observe:

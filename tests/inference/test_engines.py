@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from kits_ml import runtime
 from kits_ml.config import PreprocessingSettings
 from kits_ml.errors import InputError
 from kits_ml.inference import engines
@@ -30,14 +31,25 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_an_engine_gives_what_keras_gives(folder, engine):
+def test_an_engine_gives_what_keras_gives(folder, engine, monkeypatch):
     pytest.importorskip(engine)
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda: False)  # float32, as Keras here
     slices = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
     network = engines.load_network(folder, engine=engine, num_threads=1)
     first, second = network.predict_on_batch(slices), network.predict_on_batch(slices[::-1].copy())
     expected = engines.load_network(folder, engine="keras").predict_on_batch(slices)
     np.testing.assert_allclose(first, expected, atol=1e-5)
     np.testing.assert_allclose(second[::-1], first, atol=1e-6)  # the first answer was not written over
+
+
+@pytest.mark.skipif(not runtime.has_bfloat16(), reason="the processor does not compute in bfloat16")
+def test_openvino_in_bfloat16_stays_close(folder):
+    pytest.importorskip("openvino")
+    slices = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
+    found, expected = (
+        engines.load_network(folder, engine=engine).predict_on_batch(slices) for engine in ("openvino", "keras")
+    )
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -48,6 +60,8 @@ def test_a_scan_is_segmented_without_tensorflow(folder, engine, tmp_path):
     script = (
         "import sys, numpy as np\n"
         "import kits_ml\n"
+        "from kits_ml import runtime\n"
+        "runtime.has_bfloat16 = lambda: False\n"
         f"segmenter = kits_ml.load({str(folder)!r}, engine={engine!r})\n"
         f"np.save({str(tmp_path / 'found.npy')!r}, segmenter.segment(np.load({str(tmp_path / 'image.npy')!r})))\n"
         "print(sorted({'tensorflow', 'keras', 'torch', 'monai'} & set(sys.modules)))\n"
