@@ -13,8 +13,8 @@ Every measurement is a fresh process, and the ways take turns in each round; the
 the way. "A command" is a process from its start to its end: `python -m kits_ml predict`, and for MONAI a script with
 that pipeline and nothing else (its network's weights from a `.pt` file). `kits_ml, openvino` is `--engine openvino`
 on the same network's ONNX file. Where the processor computes in bfloat16, floor and `kits_ml` do, as the package does
-of itself, and `kits_ml` is measured in float32 beside it. The two label maps differ at edges: ours averages probabilities on the scan's grid,
-MONAI's inverse takes the nearest.
+of itself, and `kits_ml` is measured in float32 beside it. The two label maps differ at edges: ours averages
+probabilities on the scan's grid, MONAI's inverse takes the nearest.
 """
 
 from __future__ import annotations
@@ -99,20 +99,18 @@ def floor(image: Path, scratch: Path) -> Seconds:
 
 def ours(image: Path, scratch: Path, *, engine: str = "keras", precision: str = "auto") -> Seconds:
     """The package, in a process that goes on."""
+    from kits_ml import runtime
     from kits_ml.config import PredictSettings
     from kits_ml.workflows import predict
     from kits_ml.workflows.segmenters import load_segmenter
 
     output = scratch / "ours.nii.gz"
     settings = PredictSettings(
-        model=str(scratch / MODEL),
-        image=str(image),
-        output=str(output),
-        batch_size=BATCH_SIZE,
-        engine=engine,
-        precision=precision,
+        model=str(scratch / MODEL), image=str(image), output=str(output), batch_size=BATCH_SIZE, engine=engine
     )
     segmenter, outputs = load_segmenter(settings.model, settings), predict.outputs_of(settings)
+    if precision != "auto":
+        runtime.configure(precision=precision)  # the network is not traced yet
 
     def one() -> None:
         predict.predict_scan(segmenter, predict.read_scan(image), outputs)
@@ -221,9 +219,9 @@ def report(found: dict[str, list[Seconds]], scratch: Path) -> list[str]:
             f"takes **{commands[way] - each[way]:.1f} s** more than that."
             for way in ("kits_ml", "kits_ml, openvino")
         ),
-        f"- MONAI's pipeline takes **{theirs['MONAI, float32'] / in_float32:.2f}** times as long as ours, "
-        f"both in float32; at its fastest ({fastest}) {theirs[fastest] / each['kits_ml']:.2f} times `kits_ml`; as a command "
-        f"{commands['MONAI, float32'] / commands['kits_ml']:.2f} times.",
+        f"- MONAI's pipeline takes **{theirs['MONAI, float32'] / in_float32:.2f}** times as long as ours, both in "
+        f"float32; at its fastest ({fastest}) {theirs[fastest] / each['kits_ml']:.2f} times as long as `kits_ml`; as "
+        f"a command {commands['MONAI, float32'] / commands['kits_ml']:.2f} times.",
         f"- Both label maps agree on {agreement(scratch):.4%} of the voxels.",
         *absent,
     ]
