@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from kits_ml import tensorflow_kernels
 from kits_ml.errors import InputError
 from kits_ml.importing import quick_import
 
@@ -98,6 +99,7 @@ def configure(
     keras.config.set_dtype_policy(f"mixed_{resolved}" if mixed else "float32")
     if backend == "tensorflow":
         _set_onednn(use_bfloat16=resolved == "bfloat16" and found.kind == "cpu")
+        tensorflow_kernels.use_fused_batch_normalization()
     names = _chosen(found, num_devices, backend=backend)
     _configured = _Configured(resolved, len(names), deterministic, _distribute(backend, names))
 

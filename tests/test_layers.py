@@ -13,6 +13,7 @@ LEVELS = {
     "trust": 0,
     "importing": 0,
     "runtime": 0,
+    "tensorflow_kernels": 0,
     "files": 0,
     "page": 0,
     "workers": 0,
@@ -41,7 +42,7 @@ LEVELS = {
 ONLY_IN = {
     "mlflow": {"tracking", "workflows"},
     "optuna": {"studies"},
-    "tensorflow": {"runtime"},
+    "tensorflow": {"runtime", "tensorflow_kernels"},
     "jax": {"runtime"},
     "torch": {"runtime"},
     "fastapi": {"serving"},

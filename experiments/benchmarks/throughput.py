@@ -138,12 +138,23 @@ def keras_model(options: argparse.Namespace, precision: str):
 
 def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
     model = keras_model(options, precision)
+    network = for_prediction(model)
     image, labels = squares(options.batch_size, options.image_size)
     batches = one_batch_again(image, labels, options.steps_per_call)
     return {
         "training": Task(lambda: model.fit(batches, verbose=0), options.steps_per_call * options.batch_size),
-        "prediction": Task(lambda: np.asarray(model.predict_on_batch(image)), options.batch_size),
+        "prediction": Task(lambda: np.asarray(network.predict_on_batch(image)), options.batch_size),
     }
+
+
+def for_prediction(model):
+    """The network as `kits-ml predict` loads it."""
+    from kits_ml import runtime
+    from kits_ml.models.folding import folded
+
+    network = folded(model)
+    network.compile(jit_compile=runtime.jit_compile())
+    return network
 
 
 def one_batch_again(image: np.ndarray, labels: np.ndarray, num_steps: int):
@@ -211,6 +222,7 @@ def exported_tasks(options: argparse.Namespace, precision: str, engine: str) -> 
 
     model, weights = keras_model(options, "float32"), trained_weights(options)
     model.set_weights(weights)
+    model = for_prediction(model)
     image, _ = squares(options.batch_size, options.image_size)
     signature = [keras.InputSpec(shape=image.shape, dtype="float32")]
     with tempfile.TemporaryDirectory() as folder:
@@ -439,7 +451,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     on_gpu = options.device == "cuda"
-    options.steps_per_call = 50 if on_gpu else 2
+    options.steps_per_call = 50 if on_gpu else 5
     ways = chosen_ways(options)
     if options.way:
         (way,) = [one for one in ways if one.key == options.way]

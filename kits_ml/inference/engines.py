@@ -100,7 +100,9 @@ class OnnxRuntimeNetwork:
 def _load_keras(path: Path) -> Network:
     import keras
 
-    model = keras.saving.load_model(path, compile=False)
+    from kits_ml.models.folding import folded
+
+    model = folded(keras.saving.load_model(path, compile=False))
     model.compile(jit_compile=runtime.jit_compile())
     return model
 

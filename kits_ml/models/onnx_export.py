@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from kits_ml.errors import InputError, first_line
+from kits_ml.models.folding import folded
 
 #: Name of the network's input: prepared slices, `(batch, size, size, input_slices)` float32.
 INPUT_NAME = "slices"
@@ -34,7 +35,7 @@ def export_onnx(model: keras.Model, path: Path) -> None:
         import onnx
 
         with _quiet():
-            model.export(str(path), format="onnx", verbose=False, input_signature=signature)
+            folded(model).export(str(path), format="onnx", verbose=False, input_signature=signature)
             onnx.checker.check_model(str(path))  # the converter writes operations that do not exist
     except Exception as error:  # every backend's converter has errors of its own
         path.unlink(missing_ok=True)
