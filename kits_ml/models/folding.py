@@ -41,11 +41,17 @@ def folded(model: keras.Model) -> keras.Model:
     def call(layer: layers.Layer, *inputs: Any, **options: Any) -> Any:
         return inputs[0] if id(layer) in gone else layer(*inputs, **options)
 
-    result = keras.models.clone_model(model, clone_function=copy_of, call_function=call)
+    # cloning would ask for the loss of a compiled model, which only training knows
+    uncompiled = keras.Model(_single(model.inputs), _single(model.outputs), name=model.name)
+    result = keras.models.clone_model(uncompiled, clone_function=copy_of, call_function=call)
     for layer, copy in copies:
         weights = layer.get_weights()
         copy.set_weights(_merged(weights, normalised_by[layer]) if layer in normalised_by else weights)
     return result
+
+
+def _single(tensors: list) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _normalised_convolutions(model: keras.Model) -> Mapping[layers.Layer, layers.BatchNormalization]:

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kits_ml.config import LossSettings
 from kits_ml.models import ARCHITECTURES
 from kits_ml.models.folding import folded
+from kits_ml.training.losses import make_loss
 
 RNG = np.random.default_rng(0)
 
@@ -42,6 +44,7 @@ def test_an_architecture_gives_the_same(name):
 
 def test_of_a_plain_unet_no_normalisation_is_left_and_it_can_be_saved(tmp_path):
     model = _as_if_trained(ARCHITECTURES["unet"].builder(image_size=16, num_classes=3, base_filters=4, depth=2))
+    model.compile(loss=make_loss(LossSettings()))
     found = folded(model)
     assert _normalisations(model) == 10
     assert _normalisations(found) == 0
