@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kits_ml import tensorflow_kernels
+from kits_ml import tensorflow_backend
 from kits_ml.errors import InputError
 from kits_ml.importing import quick_import
 
@@ -99,7 +99,7 @@ def configure(
     keras.config.set_dtype_policy(f"mixed_{resolved}" if mixed else "float32")
     if backend == "tensorflow":
         _set_onednn(use_bfloat16=resolved == "bfloat16" and found.kind == "cpu")
-        tensorflow_kernels.use_fused_batch_normalization()
+        tensorflow_backend.use_fused_batch_normalization()
     names = _chosen(found, num_devices, backend=backend)
     _configured = _Configured(resolved, len(names), deterministic, _distribute(backend, names))
 
@@ -169,6 +169,17 @@ def loader_threads() -> int:
 def device_scope() -> contextlib.AbstractContextManager:
     """Where a model and its optimiser must be made that are to run on all `num_devices()`."""
     return _configured.strategy.scope() if _configured.strategy is not None else contextlib.nullcontext()
+
+
+def feed(batches: Any) -> Any:
+    """Batches as `keras.Model.fit` takes them without waiting, see `tensorflow_backend.as_dataset`.
+
+    Args:
+        batches: a `keras.utils.PyDataset`.
+    """
+    import keras
+
+    return tensorflow_backend.as_dataset(batches) if keras.backend.backend() == "tensorflow" else batches
 
 
 @functools.cache

@@ -13,7 +13,7 @@ LEVELS = {
     "trust": 0,
     "importing": 0,
     "runtime": 0,
-    "tensorflow_kernels": 0,
+    "tensorflow_backend": 0,
     "files": 0,
     "page": 0,
     "workers": 0,
@@ -42,7 +42,7 @@ LEVELS = {
 ONLY_IN = {
     "mlflow": {"tracking", "workflows"},
     "optuna": {"studies"},
-    "tensorflow": {"runtime", "tensorflow_kernels"},
+    "tensorflow": {"runtime", "tensorflow_backend"},
     "jax": {"runtime"},
     "torch": {"runtime"},
     "fastapi": {"serving"},

@@ -137,10 +137,12 @@ def keras_model(options: argparse.Namespace, precision: str):
 
 
 def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
+    from kits_ml import runtime
+
     model = keras_model(options, precision)
     network = for_prediction(model)
     image, labels = squares(options.batch_size, options.image_size)
-    batches = one_batch_again(image, labels, options.steps_per_call)
+    batches = runtime.feed(one_batch_again(image, labels, options.steps_per_call))
     return {
         "training": Task(lambda: model.fit(batches, verbose=0), options.steps_per_call * options.batch_size),
         "prediction": Task(lambda: np.asarray(network.predict_on_batch(image)), options.batch_size),

@@ -167,7 +167,8 @@ def _run(
 
     def run(first: int, last: int) -> None:
         callbacks = [FollowEpochs(batches), *keeper.others, keeper]
-        model.fit(batches, initial_epoch=first, epochs=last, verbose=0, shuffle=False, callbacks=callbacks)
+        fed = runtime.feed(batches)
+        model.fit(fed, initial_epoch=first, epochs=last, verbose=0, shuffle=False, callbacks=callbacks)
 
     epoch = 0
     if resumed:

@@ -1,8 +1,12 @@
-"""A kernel of TensorFlow that Keras 3 leaves out."""
+"""Where Keras 3 makes TensorFlow slower than it is: a kernel that it leaves out, and data that keep it waiting."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+#: Batches that lie ready for the network.
+_NUM_READY = 2
 
 
 def use_fused_batch_normalization() -> None:
@@ -43,6 +47,35 @@ def use_fused_batch_normalization() -> None:
 
     call.is_fused = True
     layer_class.call = call
+
+
+def as_dataset(batches: Any) -> Any:
+    """Batches as a dataset for `keras.Model.fit`: the same ones in the same order, made ahead by a thread.
+
+    Of a `PyDataset` Keras makes a dataset that tunes itself. The thread that does so sleeps for 10 ms, then each time
+    twice as long, and the end of an epoch may wait until it wakes: up to as long as the epoch took. In epochs of
+    three seconds two of eight waited for two and a half (experiments/benchmarks/throughput.md).
+
+    Args:
+        batches: a `keras.utils.PyDataset` of finite length; its batches are asked for anew in each epoch.
+
+    Returns:
+        A `tf.data.Dataset`.
+    """
+    import tensorflow as tf
+
+    def generate() -> Iterator[Any]:
+        for step in range(batches.num_batches):
+            yield batches[step]
+
+    def spec(array: Any) -> tf.TensorSpec:
+        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=tf.nest.map_structure(spec, batches[0]))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.num_batches)).prefetch(_NUM_READY)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _fits(layer: Any, inputs: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Keras' batch normalisation trains with TensorFlow's fused kernel and gives what Keras' own gives."""
+"""Keras on TensorFlow, quicker: the same values by the fused kernel, the same batches without waiting."""
 
 import os
 import subprocess
@@ -19,9 +19,9 @@ SHAPE = (3, 5, 4, 6)
 SCRIPT = """
 import sys
 import numpy as np
-from kits_ml import runtime, tensorflow_kernels
+from kits_ml import runtime, tensorflow_backend
 if sys.argv[1] == "plain":
-    tensorflow_kernels.use_fused_batch_normalization = lambda: None
+    tensorflow_backend.use_fused_batch_normalization = lambda: None
 runtime.configure(precision="float32")
 import keras
 import tensorflow as tf
@@ -85,3 +85,25 @@ def test_a_layer_saves_as_keras_own():
     runtime.configure(precision="float32")
     config = keras.saving.serialize_keras_object(layers.BatchNormalization())
     assert (config["module"], config["class_name"]) == ("keras.layers", "BatchNormalization")
+
+
+class _Batches(keras.utils.PyDataset):
+    """Numbered batches, with labels of two sizes."""
+
+    num_batches = 3
+
+    def __getitem__(self, step):
+        images = np.full((2, 4, 4, 1), step, np.float32)
+        return images, (np.full((2, 4, 4), step, np.uint8), np.full((2, 2, 2), step, np.uint8))
+
+
+def test_batches_come_in_order_anew_in_each_epoch_and_nothing_tunes_itself():
+    batches = _Batches()
+    dataset = runtime.feed(batches)
+    assert int(dataset.cardinality()) == 3
+    assert dataset.options().autotune.enabled is False
+    for _ in range(2):
+        found = list(dataset.as_numpy_iterator())
+        assert [images[0, 0, 0, 0] for images, _ in found] == [0, 1, 2]
+        assert [tuple(one.shape for one in labels) for _, labels in found] == [((2, 4, 4), (2, 2, 2))] * 3
+        assert {one.dtype for _, labels in found for one in labels} == {np.dtype(np.uint8)}
