@@ -90,7 +90,7 @@ def floor(image: Path, scratch: Path) -> Seconds:
 
     def forward() -> None:
         for batch in batches:
-            np.asarray(predictor.model.predict_on_batch(batch))
+            np.asarray(predictor.network.predict_on_batch(batch))
 
     forward()
     unpack = igzip.open if image.suffix == ".gz" else open

@@ -5,6 +5,7 @@ The other two start without Keras and TensorFlow, and OpenVINO is faster on a CP
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +53,18 @@ def load_network(folder: Path, *, engine: str, num_threads: int = 0) -> Network:
         raise InputError(f"{path}: {engine} cannot read it ({first_line(error)})") from error
 
 
+def for_prediction(model: Any) -> Network:
+    """What predicts: of a Keras model a copy with its normalisations in its convolutions, else the model itself."""
+    keras = sys.modules.get("keras")  # not imported where another engine runs
+    if keras is None or not isinstance(model, keras.Model):
+        return model
+    from kits_ml.models.folding import folded
+
+    network = folded(model)
+    network.compile(jit_compile=runtime.jit_compile())
+    return network
+
+
 class OpenVinoNetwork:
     """An ONNX network in OpenVINO, in bfloat16 where the processor computes in it, as Keras with `precision` auto.
 
@@ -97,14 +110,10 @@ class OnnxRuntimeNetwork:
         return self._session.run(None, {self._input: batch})[0]
 
 
-def _load_keras(path: Path) -> Network:
+def _load_keras(path: Path) -> Any:
     import keras
 
-    from kits_ml.models.folding import folded
-
-    model = folded(keras.saving.load_model(path, compile=False))
-    model.compile(jit_compile=runtime.jit_compile())
-    return model
+    return keras.saving.load_model(path, compile=False)
 
 
 #: By name: what makes a network of an ONNX file and a number of threads.

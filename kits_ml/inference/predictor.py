@@ -17,7 +17,7 @@ from kits_ml.data import frames, preprocessing
 from kits_ml.data.neighbours import stack_neighbours
 from kits_ml.errors import InputError
 from kits_ml.inference import mirroring
-from kits_ml.inference.engines import MODEL_FILE, load_network
+from kits_ml.inference.engines import MODEL_FILE, Network, for_prediction, load_network
 from kits_ml.inference.segmenting import (
     Observer,
     SliceMoments,
@@ -57,11 +57,19 @@ class Predictor:
         test_time_augmentation: str = "none",
     ):
         self.model = model
+        self._network: Network | None = None
         self.settings = settings
         self.description = dict(description or {})
         self.input_slices = int(self.description.get("input_slices", 1))
         self.batch_size = batch_size
         self.test_time_augmentation = test_time_augmentation
+
+    @property
+    def network(self) -> Network:
+        """What predicts, with the weights that the model had at the first prediction."""
+        if self._network is None:
+            self._network = for_prediction(self.model)
+        return self._network
 
     def segment(
         self,
@@ -192,7 +200,7 @@ class Predictor:
         filled = np.zeros((self.batch_size, *grey.shape[1:]), np.uint8)
         filled[: len(grey)] = grey
         mean, variance = mirroring.moments_over_mirrored(
-            self.model.predict_on_batch,
+            self.network.predict_on_batch,
             preprocessing.network_input(filled),
             self.test_time_augmentation,
             with_variance=with_variance,
