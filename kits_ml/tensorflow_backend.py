@@ -28,12 +28,11 @@ def use_fused_batch_normalization() -> None:
     def call(self: keras.layers.BatchNormalization, inputs: Any, training: bool | None = None, mask: Any = None):
         if mask is not None or not training or not _fits(self, inputs):
             return plain(self, inputs, training=training, mask=mask)
-        shift, scale = (self.beta if self.center else None), (self.gamma if self.scale else None)
         num_channels = inputs.shape[-1]
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.ones(num_channels) if scale is None else tf.convert_to_tensor(scale),
-            offset=tf.zeros(num_channels) if shift is None else tf.convert_to_tensor(shift),
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(num_channels),
+            offset=tf.convert_to_tensor(self.beta) if self.center else tf.zeros(num_channels),
             mean=tf.zeros(0),  # of its own running statistics, which it shall not keep
             variance=tf.zeros(0),
             epsilon=self.epsilon,

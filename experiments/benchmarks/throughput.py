@@ -138,6 +138,7 @@ def keras_model(options: argparse.Namespace, precision: str):
 
 def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
     from kits_ml import runtime
+    from kits_ml.inference.engines import for_prediction
 
     model = keras_model(options, precision)
     network = for_prediction(model)
@@ -147,16 +148,6 @@ def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
         "training": Task(lambda: model.fit(batches, verbose=0), options.steps_per_call * options.batch_size),
         "prediction": Task(lambda: np.asarray(network.predict_on_batch(image)), options.batch_size),
     }
-
-
-def for_prediction(model):
-    """The network as `kits-ml predict` loads it."""
-    from kits_ml import runtime
-    from kits_ml.models.folding import folded
-
-    network = folded(model)
-    network.compile(jit_compile=runtime.jit_compile())
-    return network
 
 
 def one_batch_again(image: np.ndarray, labels: np.ndarray, num_steps: int):
@@ -221,6 +212,8 @@ def basic_unet():
 def exported_tasks(options: argparse.Namespace, precision: str, engine: str) -> dict[str, Task]:
     """The package's model, trained for a minute, exported; prediction only."""
     import keras
+
+    from kits_ml.inference.engines import for_prediction
 
     model, weights = keras_model(options, "float32"), trained_weights(options)
     model.set_weights(weights)

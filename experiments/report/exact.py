@@ -111,7 +111,7 @@ def read_exact(plan: Plan) -> dict[str, Any]:
     prepared = prepare(exact_settings(plan).select(PrepareSettings))
     slices = batches.read_slices(prepared.store, prepared.split.test)
     predictor = Predictor.load(model_folder(plan), batch_size=READING_BATCH_SIZE)
-    predicted = readings.predictions(predictor.model, slices, batch_size=READING_BATCH_SIZE)
+    predicted = readings.predictions(predictor.network, slices, batch_size=READING_BATCH_SIZE)
     found = readings.read_ways(predicted)
     for rank, case in _shown(found["trained_by_case"], prepared).items():
         draw_prediction(predictor, prepared.cases[case], path=plan.output / "pictures" / f"{rank}.png")

@@ -40,13 +40,10 @@ def in_file_order(stored: np.ndarray) -> Iterator[np.ndarray]:
     Yields:
         One axis, contiguous; the same memory each time where the size is, so use it or copy it.
     """
+    slabs = stored.transpose(2, 1, 0)  # the last axis first: in C order what a file has in Fortran's
     size = max(1, _FILE_BLOCK_BYTES // (stored.shape[0] * stored.shape[1] * stored.itemsize))
-    block = np.empty((*stored.shape[:2], 0), stored.dtype, order="F")
-    for first in range(0, stored.shape[2], size):
-        part = stored[..., first : first + size]
-        if block.shape != part.shape:
-            block = np.empty(part.shape, stored.dtype, order="F")
-        yield turn(part, out=block).reshape(-1, order="F")
+    for block in contiguous_blocks(slabs, size):
+        yield block.reshape(-1)
 
 
 def turn(array: np.ndarray, *, out: np.ndarray) -> np.ndarray:

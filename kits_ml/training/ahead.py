@@ -13,7 +13,8 @@ T = TypeVar("T")
 class Ahead(Generic[T]):
     """Makes things by number, and the next ones meanwhile, in threads.
 
-    Keras does so itself with TensorFlow alone, in one thread; with JAX and PyTorch a step would wait for its batch.
+    With TensorFlow alone the dataset does so too (`runtime.feed`), in one thread; with JAX and PyTorch a step would
+    wait for its batch.
 
     Args:
         make: from a number to the thing; any thread may call it, in any order and more than once.
