@@ -22,6 +22,14 @@ hypothesis.settings.register_profile("kits_ml", deadline=None)
 hypothesis.settings.load_profile("kits_ml")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _the_same_numbers_on_every_processor():
+    """`precision` auto is float32 in this process: what one test chooses, TensorFlow keeps for those after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "has_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real CT data; skips the test where there is none."""
