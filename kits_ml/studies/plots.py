@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
@@ -41,7 +43,8 @@ def write_plots(folder: Path, studies: Mapping[str, optuna.Study], spec: StudySp
             continue
         for plot, draw in _plots(study, spec, num_complete=len(complete)).items():
             path = folder / name / f"{plot}.png"
-            with plt.rc_context():  # Optuna gives the whole process a style of its own
+            # Optuna gives the whole process a style of its own, and writes names beside the figure
+            with plt.rc_context({"savefig.bbox": "tight"}):
                 if _write(path, draw, title=f"{name}, {plot.replace('_', ' ')}"):
                     written.append(path)
     return written
@@ -83,7 +86,7 @@ def _plots(study: optuna.Study, spec: StudySpec, *, num_complete: int) -> dict[s
         "slices": lambda: drawn.plot_slice(study, **named),
     }
     if num_complete > 1:
-        plots["parallel_coordinates"] = lambda: drawn.plot_parallel_coordinate(study, **named)
+        plots["parallel_coordinates"] = lambda: _parallel_coordinates(study, **named)
         plots["importances"] = lambda: drawn.plot_param_importances(study, **named)
     if several:
         if len(spec.objectives) <= 3:
@@ -93,17 +96,36 @@ def _plots(study: optuna.Study, spec: StudySpec, *, num_complete: int) -> dict[s
     return plots
 
 
+def _parallel_coordinates(study: optuna.Study, **named: Any) -> Axes:
+    """Optuna's, with the colours' bar beside the values of the last setting instead of on them."""
+    plot = drawn.plot_parallel_coordinate(study, **named)
+    for axes in plot.figure.axes:
+        if axes.get_label() == "<colorbar>":
+            left, bottom, width, height = axes.get_position().bounds
+            axes.set_position((left + 0.25, bottom, width, height))
+    return plot
+
+
 def _write(path: Path, draw: Callable[[], Any], *, title: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # these plots are marked experimental, and matplotlib's layout complains
-            axes = draw()
-            figure = np.ravel(axes)[0].figure
-            figure.suptitle(title)
-            figures.save_figure(path, figure)
+            figures.save_figure(path, _legible(np.ravel(draw()), title=title))
         return True
     except Exception as error:  # of Optuna's or matplotlib's: a picture is not worth a report
         log.info("%s: not drawn (%s)", path.name, first_line(error))
         return False
     finally:
         plt.close("all")
+
+
+def _legible(plots: Sequence[Axes], *, title: str) -> Figure:
+    """Their figure, with one title instead of Optuna's and ours, and room for values below plots side by side."""
+    figure = plots[0].figure
+    figure.suptitle(title)
+    for axes in plots:
+        for where in ("left", "center"):
+            axes.set_title("", loc=where)
+        if len(plots) > 1:
+            axes.tick_params(axis="x", which="both", labelrotation=60)
+    return figure
