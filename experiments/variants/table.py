@@ -5,13 +5,15 @@
 Every architecture is trained by `kits-ml train` in a process of its own, on fold 0 of `experiments/kits_thin/folds`,
 with the settings of `table.yaml` and the same minutes (validation not counted), and scored on the fold's test
 patients on the scans' own grids. Speed is measured in the same process, before. What is finished lies in `--output`
-and is not done again, so the command goes on after an interruption; each architecture renews the table.
+and is not done again, so the command goes on after an interruption; each architecture renews the table. On two cores
+two commands with a core each (`taskset -c 0 ... --architectures unet,...`) may share the architectures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -61,6 +63,9 @@ def one_architecture(name: str, options: argparse.Namespace) -> dict:
     from kits_ml.options import read_config
     from kits_ml.workflows.train import train
 
+    sys.path.insert(0, str(HERE.parent / "benchmarks"))
+    from machine import processor
+
     own = {"architecture": name, "data": options.data, "split_file": str(FOLD), "max_minutes": options.minutes}
     fixed = {"epochs": 10_000, "register": False, "experiment": "variants", "run_name": f"table-{name}"}
     settings = TrainSettings.from_mapping(read_config(str(CONFIG)) | own | fixed, source=str(CONFIG))
@@ -71,17 +76,26 @@ def one_architecture(name: str, options: argparse.Namespace) -> dict:
         "title": ARCHITECTURES[name].title,
         "paper": ARCHITECTURES[name].paper,
         "minutes": options.minutes,
+        "machine": f"{processor()}, {len(os.sched_getaffinity(0))} core(s), {runtime.describe()['precision_used']}",
         "settings": settings.to_dict(),
         "num_parameters": model.count_params(),
         "gflops": cost.gflops(model),
         **speed(model, settings),
     }
     trained = train(settings)
+    record["slices_drawn"] = num_epochs(trained.run_id) * settings.steps_per_epoch * settings.batch_size
     summary = trained.summaries["test"]["regions"]
     for region, found in summary.items():
         record |= {f"{region}_{key}": found["dice"][key] for key in ("mean", "ci_low", "ci_high", "num_cases")}
         record[f"{region}_with_region"] = found["dice"]["with_region"]["mean"]
     return record
+
+
+def num_epochs(run_id: str) -> int:
+    """Of a finished training; the time may have been up before the end of the last."""
+    import mlflow
+
+    return len(mlflow.MlflowClient().get_metric_history(run_id, "loss"))
 
 
 def speed(model, settings) -> dict[str, float]:
@@ -118,18 +132,21 @@ def step_seconds(step: Callable[[], object]) -> float:
 def write_table(found: list[dict]) -> None:
     """Puts the table between its marks in README.md, the best foreground first."""
     lines = [
-        "| architecture | parameters | GFLOPs | training, images/s | prediction, images/s "
+        "| architecture | parameters | GFLOPs | training, images/s | prediction, images/s | slices drawn "
         "| kidney Dice | tumour Dice | tumour Dice where shown |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for one in sorted(found, key=lambda one: -(one["kidney_mean"] + one["tumour_mean"])):
         dice = [
             f"{one[f'{region}_mean']:.3f} ({one[f'{region}_ci_low']:.3f} to {one[f'{region}_ci_high']:.3f})"
             for region in ("kidney", "tumour")
         ]
-        speeds = [f"{one[f'{task}_images_per_second']:.1f}" for task in ("training", "prediction")]
+        amounts = [f"{one[f'{task}_images_per_second']:.1f}" for task in ("training", "prediction")]
+        amounts.append(f"{one['slices_drawn']:,}")
         cells = [f"{one['title']} (`{one['name']}`)", f"{one['num_parameters']:,}", f"{one['gflops']:.1f}"]
-        lines.append("| " + " | ".join([*cells, *speeds, *dice, f"{one['tumour_with_region']:.3f}"]) + " |")
+        lines.append("| " + " | ".join([*cells, *amounts, *dice, f"{one['tumour_with_region']:.3f}"]) + " |")
+    made_with = sorted({f"{one['minutes']:g} minutes on {one['machine']}" for one in found})
+    lines += ["", f"Each: {'; '.join(made_with)}."]
     readme = HERE / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
