@@ -3,14 +3,7 @@
 import keras
 from keras import layers
 
-from kits_ml.models.blocks import (
-    BATCH_NORM_MOMENTUM,
-    classify,
-    convolution,
-    enlarge,
-    linear_convolution,
-    small_weights,
-)
+from kits_ml.models.blocks import BATCH_NORM_MOMENTUM, classify, convolution, enlarge, linear_convolution
 
 
 def r2_unet(
@@ -67,7 +60,7 @@ def _recurrent_residual_unit(x, filters: int, steps: int):
 
 def _recurrent_convolution(x, filters: int, steps: int):
     """Convolution, normalisation, ReLU of `x`, then `steps` times of `x` plus the result, with the same weights."""
-    convolve = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=small_weights())
+    convolve = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")
     normalise = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)
     y = layers.ReLU()(normalise(convolve(x)))
     for _ in range(steps):

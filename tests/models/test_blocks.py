@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from kits_ml.models.blocks import linear_convolution, up_convolution
-from kits_ml.models.unet import unet
 
 
 def test_up_convolution_is_a_transposed_convolution():
@@ -27,16 +26,3 @@ def test_linear_convolution_of_one_pixel_with_a_stride(stride):
     theirs.set_weights(ours.get_weights())
     image = np.random.default_rng(1).random((2, 6, 8, 3), np.float32)
     np.testing.assert_allclose(ours.predict_on_batch(image), theirs.predict_on_batch(image), rtol=1e-5)
-
-
-def test_initial_weights_are_pytorchs():
-    """Uniform within 1 / sqrt(fan in), each layer's its own."""
-    model = unet(image_size=32, num_classes=3, base_filters=8, depth=2)
-    kernels = [layer.kernel.numpy() for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    for kernel in kernels:
-        bound = np.prod(kernel.shape[:-1]) ** -0.5
-        assert 0.8 * bound < np.abs(kernel).max() <= bound
-        assert abs(kernel.mean()) < 0.2 * bound
-    alike = [kernel for kernel in kernels if kernel.shape == (3, 3, 16, 16)]
-    assert len(alike) == 2
-    assert not np.array_equal(*alike)
