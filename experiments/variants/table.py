@@ -24,6 +24,9 @@ import numpy as np
 
 from kits_ml import files
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from machine import processor
+
 HERE = Path(__file__).parent
 CONFIG = HERE / "table.yaml"
 FOLD = HERE.parent / "kits_thin" / "folds" / "fold_0.json"
@@ -62,9 +65,6 @@ def one_architecture(name: str, options: argparse.Namespace) -> dict:
     from kits_ml.models import ARCHITECTURES, cost
     from kits_ml.options import read_config
     from kits_ml.workflows.train import train
-
-    sys.path.insert(0, str(HERE.parent / "benchmarks"))
-    from machine import processor
 
     own = {"architecture": name, "data": options.data, "split_file": str(FOLD), "max_minutes": options.minutes}
     fixed = {"epochs": 10_000, "register": False, "experiment": "variants", "run_name": f"table-{name}"}
