@@ -70,7 +70,6 @@ def our_settings(options: argparse.Namespace, *, name: str, split_file: Path) ->
         "data": options.data,
         "split_file": str(split_file),
         "max_minutes": options.minutes,
-        "epochs": 100_000,
         "num_loader_threads": options.num_loader_threads,
         "run_name": f"{name}-{split_file.stem}",
     }

@@ -46,7 +46,12 @@ class OptimizationSettings(Settings):
     accumulation_steps: int = setting(
         1, "steps whose gradients are averaged for one update of the weights", minimum=1
     )
-    epochs: int = setting(5, "how often the validation patients are looked at, at most", minimum=1)
+    epochs: int | None = setting(
+        None,
+        "how often the validation patients are looked at, at most; without: 5, or with max_steps or max_minutes as "
+        "often as they allow",
+        minimum=1,
+    )
     steps_per_epoch: int = setting(50, "steps between two looks", minimum=1)
     max_steps: int | None = setting(None, "end after so many steps, if epochs allows as many", minimum=1)
     max_minutes: float | None = setting(

@@ -73,7 +73,7 @@ def build(settings: TrainSettings) -> keras.Model:
 
     Raises:
         InputError: an unknown name, an image size that cannot be halved `depth` times, or deep supervision where
-            there is none.
+            there is none, or of a network so shallow that it has one output.
     """
     if settings.architecture not in ARCHITECTURES:
         raise InputError(
@@ -88,7 +88,7 @@ def build(settings: TrainSettings) -> keras.Model:
     if settings.deep_supervision and not architecture.deep_supervision:
         able = ", ".join(name for name, one in ARCHITECTURES.items() if one.deep_supervision)
         raise InputError(f"deep_supervision: not for {settings.architecture}, expected one of {able}")
-    return architecture.builder(
+    model = architecture.builder(
         image_size=settings.image_size,
         num_classes=NUM_CLASSES,
         base_filters=settings.base_filters,
@@ -96,6 +96,12 @@ def build(settings: TrainSettings) -> keras.Model:
         input_channels=settings.input_slices,
         **({"deep_supervision": True} if settings.deep_supervision else {}),
     )
+    if settings.deep_supervision and not isinstance(model.output, list):
+        raise InputError(
+            f"deep_supervision: found true, but {settings.architecture} of depth {settings.depth} has one output; "
+            "expected a greater depth"
+        )
+    return model
 
 
 def without_supervision(model: keras.Model) -> keras.Model:

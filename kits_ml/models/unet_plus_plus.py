@@ -23,7 +23,8 @@ def unet_plus_plus(
         base_filters: filters of the first level, doubled at each level below; the paper's 32.
         depth: how often the resolution is halved; the paper's 4.
         input_channels: channels of a slice: the slice and its neighbours.
-        deep_supervision: one output for each nested U-Net, the deepest first, all of the full resolution.
+        deep_supervision: one output for each nested U-Net, the deepest first, all of the full resolution. The deepest
+            is the one to predict with; the paper's "accurate mode", which averages them, is not offered.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities

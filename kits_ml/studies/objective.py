@@ -21,6 +21,7 @@ from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
 from kits_ml.studies.storage import cause_of
+from kits_ml.training.budget import num_epochs
 from kits_ml.training.callbacks import SELECTION_METRIC
 from kits_ml.workflows.trial import Trialled, train_trial
 
@@ -98,7 +99,7 @@ class _Recorder:
         self.fold, self.first_step = 0, 0
 
     def begin(self, fold: int, settings: TrainSettings) -> None:
-        self.fold, self.first_step = fold, fold * settings.epochs
+        self.fold, self.first_step = fold, fold * num_epochs(settings)
 
     def on_epoch(self, epoch: int, logs: Mapping[str, float]) -> None:
         self.curve.append({"fold": self.fold, "epoch": epoch, **{name: float(logs[name]) for name in logs}})

@@ -15,9 +15,16 @@ from kits_ml.trust import require_trustworthy
 LEARNING_RATE = "learning_rate"
 
 
+#: Epochs of a training that nothing else limits, and of one that the clock ends.
+DEFAULT_EPOCHS, MOST_EPOCHS = 5, 1_000_000
+
+
 def num_steps(settings: TrainSettings) -> int:
     """Steps of the whole training, if neither the clock nor early stopping ends it before."""
-    steps = settings.epochs * settings.steps_per_epoch
+    if settings.epochs is None and settings.max_steps is not None:
+        return settings.max_steps
+    epochs = settings.epochs or (DEFAULT_EPOCHS if settings.max_minutes is None else MOST_EPOCHS)
+    steps = epochs * settings.steps_per_epoch
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from kits_ml.config import TrainSettings
@@ -31,3 +34,22 @@ def check_devices(settings: TrainSettings, *, num_devices: int) -> None:
             f"accumulation_steps: found {settings.accumulation_steps} on {num_devices} devices, expected 1: "
             "Keras cannot accumulate on several"
         )
+
+
+@contextlib.contextmanager
+def statistics_of_whole_batches(model: keras.Model, *, num_devices: int) -> Iterator[None]:
+    """Lets batch normalisation see all devices' slices, as with JAX it does of itself.
+
+    Left alone, TensorFlow normalises on each device by its own part of the batch, and keeps the running statistics of
+    the first device's.
+    """
+    together = num_devices > 1 and keras.backend.backend() == "tensorflow"
+    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    alone = [layer for layer in normalizations if together and not layer.synchronized]
+    for layer in alone:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in alone:  # a file would ask for several devices
+            layer.synchronized = False

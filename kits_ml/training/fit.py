@@ -25,7 +25,7 @@ from kits_ml.training.callbacks import (
     Validation,
 )
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
-from kits_ml.training.devices import check_devices
+from kits_ml.training.devices import check_devices, statistics_of_whole_batches
 from kits_ml.training.interrupts import stop_requests
 from kits_ml.training.losses import make_loss
 from kits_ml.training.losses.supervision import head_weights
@@ -168,7 +168,8 @@ def _run(
     def run(first: int, last: int) -> None:
         callbacks = [FollowEpochs(batches), *keeper.others, keeper]
         fed = runtime.feed(batches)
-        model.fit(fed, initial_epoch=first, epochs=last, verbose=0, shuffle=False, callbacks=callbacks)
+        with statistics_of_whole_batches(model, num_devices=runtime.num_devices()):
+            model.fit(fed, initial_epoch=first, epochs=last, verbose=0, shuffle=False, callbacks=callbacks)
 
     epoch = 0
     if resumed:

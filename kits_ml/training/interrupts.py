@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the training ends between two steps, where all its state is known."""
+"""Ctrl-C and SIGTERM: in a training a request, which ends it between two steps, where all its state is known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+from kits_ml.errors import StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,28 @@ class StopRequest:
                 "stopping after this step, or after the validation that runs; Ctrl-C again stops at once and loses "
                 "what came after the last checkpoint"
             )
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM an error while it is open, as Ctrl-C is one; outside the main thread it does nothing.
+
+    Raises:
+        StoppedError: at the signal, wherever the program is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signal_number: int, frame: Any) -> None:
+        signal.signal(signal_number, signal.SIG_IGN)  # once is enough; the end is on its way
+        raise StoppedError("stopped by SIGTERM", signal_number=signal_number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -22,10 +22,11 @@ from kits_ml.training.batches import ShuffledBatches, SliceArrays, order, shuffl
 class ForegroundBatches(ShuffledBatches):
     """Batches of which a fixed part shows kidney or tumour, as nnU-Net draws them (Isensee et al. 2021).
 
-    The last `ceil(foreground_fraction * batch_size)` of each batch are forced: kidney or tumour is picked at random
-    (among those that any slice shows), then a slice that shows it, with replacement. So every second forced slice
-    shows a tumour, few as they are. (nnU-Net picks a patient first, then a class, then a voxel.) The others are drawn
-    as by `ShuffledBatches`, endless passes over all slices.
+    `ceil(foreground_fraction * batch_size)` of each batch are forced: kidney or tumour is picked at random (among
+    those that any slice shows), then a slice that shows it, with replacement. So every second forced slice shows a
+    tumour, few as they are. (nnU-Net picks a patient first, then a class, then a voxel.) They lie evenly in the
+    batch, so that each of several devices gets its share. The others are drawn as by `ShuffledBatches`, endless
+    passes over all slices.
 
     Args:
         slices: what to draw from.
@@ -39,6 +40,7 @@ class ForegroundBatches(ShuffledBatches):
     def __init__(self, slices: SliceArrays, *, foreground_fraction: float, **options: Any):
         super().__init__(slices, **options)
         self.num_forced = math.ceil(foreground_fraction * self.batch_size - 1e-9)
+        self.forced = (2 * np.arange(self.num_forced) + 1) * self.batch_size // (2 * max(1, self.num_forced))
         self.showing = slices_showing(slices.pixels_per_class)
         if self.num_forced and not self.showing:
             raise InputError(
@@ -46,11 +48,17 @@ class ForegroundBatches(ShuffledBatches):
             )
 
     def positions(self, step: int) -> np.ndarray:
-        """Which slices batch number `step` of the whole training holds; `(batch_size,)`, the forced ones last."""
+        """Which slices batch number `step` of the whole training holds; `(batch_size,)`, at `forced` the forced."""
         num_free = self.batch_size - self.num_forced
         free = np.arange(step * num_free, (step + 1) * num_free)
-        forced = [forced_position(self.showing, int(draw), seed=self.seed) for draw in self.draws(step)[num_free:]]
-        return np.concatenate([shuffled_positions(len(self.slices), free, seed=self.seed), np.array(forced, int)])
+        found = np.empty(self.batch_size, int)
+        found[np.setdiff1d(np.arange(self.batch_size), self.forced)] = shuffled_positions(
+            len(self.slices), free, seed=self.seed
+        )
+        found[self.forced] = [
+            forced_position(self.showing, int(draw), seed=self.seed) for draw in self.draws(step)[self.forced]
+        ]
+        return found
 
 
 class BalancedBatches(ShuffledBatches):

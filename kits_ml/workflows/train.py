@@ -28,6 +28,7 @@ from kits_ml.training import batches
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.checkpoints import Checkpoint, CheckpointFile
 from kits_ml.training.fit import Fitted, fit, fitted_before, history_before
+from kits_ml.training.interrupts import ended_by_sigterm
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
@@ -93,11 +94,12 @@ def train(settings: TrainSettings) -> Trained:
     model = start.new_model(settings)
     stopped = resume.find_stopped(settings)
     parent = stopped.parent if stopped else start.start_from(model, settings)
-    with runs.run(
+    opened = runs.run(
         experiment=settings.experiment,
         run_name=settings.run_name or settings.architecture,
         resumed_run=stopped.run_id if stopped else None,
-    ) as active:
+    )
+    with ended_by_sigterm(), opened as active:
         try:
             return _train(model, settings, active=active, stopped=stopped, parent=parent)
         except (StoppedError, KeyboardInterrupt) as error:

@@ -92,7 +92,12 @@ def test_at_least_the_asked_share_is_forced(fraction, batch_size, expected):
     for step in range(20):
         drawn = loader.positions(step)
         assert len(drawn) == batch_size
-        assert (drawn[batch_size - expected :] >= 7).all()
+        assert (drawn[loader.forced] >= 7).all()
+
+
+def test_each_device_gets_its_share_of_what_is_forced():
+    loader = _foreground(foreground_fraction=0.5, batch_size=8)
+    assert [int((loader.forced // 2 == device).sum()) for device in range(4)] == [1, 1, 1, 1]
 
 
 def test_forced_slices_show_a_tumour_as_often_as_a_kidney():
@@ -104,14 +109,15 @@ def test_forced_slices_show_a_tumour_as_often_as_a_kidney():
 
 def test_the_slices_that_are_not_forced_come_in_turn():
     loader = _foreground()  # 2 of 6 forced, so 4 a batch come in turn: 3 batches are a pass over 12
-    free = np.concatenate([loader.positions(step)[:4] for step in range(6)]).reshape(2, 12)
+    free = np.concatenate([np.delete(loader.positions(step), loader.forced) for step in range(6)]).reshape(2, 12)
     assert (np.sort(free) == np.arange(12)).all()
     assert free[0].tolist() != free[1].tolist()
 
 
 def test_only_the_class_that_is_there_is_forced():
     kidneys = SliceArrays(grey=LABELS[:11], labels=LABELS[:11], cases=("a",) * 11)
-    drawn = np.concatenate([_foreground(kidneys).positions(step)[4:] for step in range(20)])
+    loader = _foreground(kidneys)
+    drawn = np.concatenate([loader.positions(step)[loader.forced] for step in range(20)])
     assert set(drawn) == {7, 8, 9, 10}
 
 

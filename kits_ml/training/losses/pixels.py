@@ -66,9 +66,9 @@ def topk_crossentropy(labels, probabilities, *, percent: int = 10, class_weights
     if class_weights is not None:
         costs = costs * _pixel_weights(labels, class_weights)
     costs = ops.reshape(costs, (-1,))
-    num_worst = (
-        ops.shape(costs)[0] * percent + 99
-    ) // 100  # whole numbers: TensorFlow may not know the batch size yet
+    # in whole numbers, since TensorFlow may not know the batch size yet; hundreds apart, so that no product overflows
+    hundreds, rest = ops.shape(costs)[0] // 100, ops.shape(costs)[0] % 100
+    num_worst = hundreds * percent + (rest * percent + 99) // 100
     return ops.mean(ops.top_k(costs, num_worst, sorted=False)[0])
 
 
