@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import random
 import warnings
@@ -16,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 from kits_ml import tensorflow_backend
 from kits_ml.errors import InputError
 from kits_ml.importing import quick_import
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -69,7 +72,7 @@ def configure(
     Once the backend runs, thread counts stay as they were first set, and determinism is never switched off again.
 
     Args:
-        num_threads: threads of one operation; 0 means one a core.
+        num_threads: threads of one operation; 0 means one a core. JAX takes all cores, whatever it is told.
         precision: see `resolve_precision`. Weights, probabilities, losses and scores stay float32. On a CPU
             TensorFlow computes convolutions, and what lies between them, in bfloat16; on a GPU all layers compute in
             half precision (Micikevicius et al. 2018, arXiv:1710.03740).
@@ -311,6 +314,8 @@ def _set_threads(backend: str, num_threads: int) -> None:
         import torch
 
         torch.set_num_threads(num_threads)
+    else:
+        log.warning("num_threads: %d has no effect with jax; bind the process to cores, as taskset does", num_threads)
 
 
 def _make_deterministic(backend: str) -> None:

@@ -8,7 +8,8 @@
 Every measurement is a fresh process, the ways take turns in each round, and the table gives medians over all rounds,
 so that whatever else the machine does strikes all of them. Each process warms up, then trains and predicts one batch
 again and again for some seconds; reading data is not measured here (`loader.py` does). Training is forward, loss
-(Dice + cross-entropy), backward and an Adam step: this package by `keras.Model.fit`, as it trains; PyTorch by a loop.
+(Dice + cross-entropy), backward and an Adam step: this package by `keras.Model.fit` with what it does at each step of
+a training (learning rate, clock, a look at the loss); PyTorch by a loop, without.
 The batch comes from the host's memory in each step, and predictions go back there. bfloat16 is measured where the
 processor or the GPU computes in it, and left out elsewhere. OpenVINO and ONNX Runtime get the package's model by
 `keras.Model.export`; their label maps are held against TensorFlow's on squares in noise, which the model was trained
@@ -136,6 +137,16 @@ def keras_model(options: argparse.Namespace, precision: str):
     return model
 
 
+def at_each_step(num_steps: int) -> list:
+    """What the package does at each step of a training: it sets the learning rate, and looks at clock and loss."""
+    from kits_ml.config import TrainSettings
+    from kits_ml.training.budget import make_budget
+    from kits_ml.training.callbacks import StopOnBadLoss
+
+    settings = TrainSettings(epochs=2, steps_per_epoch=num_steps)  # of two, so that none ends the training
+    return [StopOnBadLoss(first_step=0), make_budget(settings)]
+
+
 def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
     from kits_ml import runtime
     from kits_ml.inference.engines import for_prediction
@@ -144,8 +155,13 @@ def keras_tasks(options: argparse.Namespace, precision: str) -> dict[str, Task]:
     network = for_prediction(model)
     image, labels = squares(options.batch_size, options.image_size)
     batches = runtime.feed(one_batch_again(image, labels, options.steps_per_call))
+    watching = at_each_step(options.steps_per_call)
+
+    def train() -> None:
+        model.fit(batches, verbose=0, callbacks=watching)
+
     return {
-        "training": Task(lambda: model.fit(batches, verbose=0), options.steps_per_call * options.batch_size),
+        "training": Task(train, options.steps_per_call * options.batch_size),
         "prediction": Task(lambda: np.asarray(network.predict_on_batch(image)), options.batch_size),
     }
 

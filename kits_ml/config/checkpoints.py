@@ -18,7 +18,9 @@ class CheckpointSettings(Settings):
         "a .keras file; without one, fresh weights",
     )
     resume: bool = setting(
-        False, "go on with the last training of the same settings and data that was stopped; none: start anew"
+        False,
+        "go on with the last training in checkpoints that was stopped, which must have the same settings and data; "
+        "none stopped: start anew",
     )
     resume_run: str | None = setting(None, "go on with the training of this MLflow run")
     checkpoints: str = setting("data/checkpoints", "folder that holds a checkpoint of each unfinished training")

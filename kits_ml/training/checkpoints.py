@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.npz"
 #: Grows when a file of an earlier program can no longer be read.
-FORMAT = 1
+FORMAT = 2
 _RECORD = "record"
 
 

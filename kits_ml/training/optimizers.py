@@ -6,9 +6,14 @@ weight_decay` off each weight, by choice off biases and normalisation too, and l
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import numpy as np
+from keras import ops
 
 from kits_ml.config import TrainSettings
+from kits_ml.training.budget import rates_of_steps
 
 #: Names of the variables that are no kernels, with TensorFlow's number behind them or without.
 NO_KERNELS = r"\b(bias|gamma|beta)(:\d+)?$"
@@ -23,8 +28,26 @@ OPTIMIZERS = {
 }
 
 
+class RateOfStep(keras.optimizers.schedules.LearningRateSchedule):
+    """Looks the learning rate up by the number of steps done; after the last it stays.
+
+    Args:
+        rates: `(steps,)`.
+    """
+
+    def __init__(self, rates: np.ndarray):
+        self.rates = np.asarray(rates, np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        return ops.take(ops.convert_to_tensor(self.rates), ops.minimum(ops.cast(step, "int32"), len(self.rates) - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rates": self.rates.tolist()}
+
+
 def make_optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
-    """The optimiser that the settings name, fresh. `budget.Budget` leads its learning rate.
+    """The optimiser that the settings name, fresh. It knows the learning rate of each step, unless the clock decides
+    it: then `budget.Budget` sets it.
 
     With `accumulation_steps` the gradients of so many steps are averaged; clipping, weight decay and the learning
     rate act on the average. Keras moves the average of the weights at every step, not every update: its momentum is
@@ -35,8 +58,9 @@ def make_optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
     """
     own = {"momentum": settings.momentum, "nesterov": settings.momentum > 0} if settings.optimizer == "sgd" else {}
     steps = settings.accumulation_steps
+    rates = rates_of_steps(settings)
     optimizer = OPTIMIZERS[settings.optimizer](
-        learning_rate=float(settings.learning_rate),
+        learning_rate=float(settings.learning_rate) if rates is None else RateOfStep(rates),
         weight_decay=settings.weight_decay or None,
         global_clipnorm=settings.clip_norm or None,
         use_ema=settings.ema_momentum > 0,

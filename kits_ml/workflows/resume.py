@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import psutil
 
+from kits_ml import runtime
 from kits_ml.config import CheckpointSettings, TrainSettings
 from kits_ml.errors import InputError, StoppedError
 from kits_ml.training import checkpoints
@@ -30,6 +30,9 @@ FREE_SETTINGS = {
     *("experiment", "run_name", "model_name", "register", "promote", "onnx"),
     *("prepared", "num_workers", "num_threads", "num_loader_threads", "skip_failed_cases"),
 }
+
+#: What a training ran on, of `runtime.describe()`, where that is part of what comes out: `auto` says too little.
+USED = ("keras_backend", "precision_used", "num_devices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ def find_stopped(settings: TrainSettings) -> Stopped | None:
     if differing := _differences(stopped, settings):
         raise InputError(
             f"resume: run {stopped.run_id}, stopped {stopped.where}, has other settings: {'; '.join(differing)}; "
-            "give the same, or leave resume out to start anew"
+            "give the same, or leave resume out, or name another folder of checkpoints, to start anew"
         )
     log.info("going on with run %s, stopped %s", stopped.run_id, stopped.where)
     return stopped
@@ -146,8 +149,8 @@ def with_way_on(error: StoppedError | KeyboardInterrupt, settings: TrainSettings
 
 
 def _fixed(settings: TrainSettings) -> dict[str, Any]:
-    kept = {name: value for name, value in settings.to_dict().items() if name not in FREE_SETTINGS}
-    return {**kept, "keras_backend": keras.backend.backend()}
+    kept = {name: value for name, value in settings.to_dict().items() if name not in {*FREE_SETTINGS, "precision"}}
+    return {**kept, **{name: runtime.describe()[name] for name in USED}}
 
 
 def _data_digests(prepared: Prepared) -> dict[str, str]:

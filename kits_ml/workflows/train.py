@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
 from kits_ml.config import ArchitectureSettings, PromoteSettings, TrainSettings
+from kits_ml.config.unused import unused_settings
 from kits_ml.data import training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
 from kits_ml.evaluation import tables
@@ -91,6 +92,8 @@ def train(settings: TrainSettings) -> Trained:
         MetricMisreadsError: a metric in use does not read what theory says.
         StoppedError: Ctrl-C or SIGTERM.
     """
+    for line in unused_settings(settings):
+        log.warning("%s", line)
     model = start.new_model(settings)
     stopped = resume.find_stopped(settings)
     parent = stopped.parent if stopped else start.start_from(model, settings)

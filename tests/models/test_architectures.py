@@ -111,6 +111,10 @@ def test_settings_reach_the_builder():
         ({"image_size": 100}, "expected a multiple of 16"),
         ({"architecture": "vnet"}, "unknown 'vnet'"),
         ({"architecture": "r2_unet", "deep_supervision": True}, "not for r2_unet, expected one of unet_plus_plus"),
+        (
+            {"architecture": "nnunet", "depth": 2, "deep_supervision": True},
+            "deep_supervision: found true, but nnunet of depth 2 has one output; expected a greater depth",
+        ),
         ({"input_slices": 2}, "input_slices: found 2, expected an odd number"),
     ],
 )

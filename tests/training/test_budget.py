@@ -10,7 +10,10 @@ from kits_ml.training.budget import Budget, EarlyStopping, make_budget, num_epoc
 
 
 def _train(budget, *, epochs, step_s=0.0, validation_s=0.0, now=None):
-    """Calls a budget as Keras would, with steps and validations of a given length: the learning rate of each step."""
+    """Calls a budget as Keras would, with steps and validations of a given length: the learning rate of each step.
+
+    Where there is a clock the optimiser must have been told it; by steps alone it knows itself.
+    """
     now = now if now is not None else [0.0]
     model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None), stop_training=False)
     budget.set_model(model)
@@ -19,7 +22,8 @@ def _train(budget, *, epochs, step_s=0.0, validation_s=0.0, now=None):
         budget.on_epoch_begin(epoch)
         for batch in range(budget.steps_per_epoch):
             budget.on_train_batch_begin(batch)
-            rates.append(model.optimizer.learning_rate)
+            rates.append(budget.learning_rate)
+            assert model.optimizer.learning_rate == (budget.learning_rate if budget.max_minutes else None)
             now[0] += step_s
             budget.on_train_batch_end(batch, {})
             if model.stop_training:
@@ -49,6 +53,15 @@ def test_max_steps_ends_within_an_epoch():
     assert len(_train(make_budget(settings), epochs=5)[0]) == 6
     more = TrainSettings(epochs=2, steps_per_epoch=4, max_steps=100)
     assert (num_steps(more), num_epochs(more)) == (8, 2)
+
+
+def test_epochs_limit_only_where_nothing_else_does():
+    assert num_epochs(TrainSettings()) == 5
+    assert num_steps(TrainSettings(max_steps=1001)) == 1001
+    assert num_epochs(TrainSettings(max_steps=1001)) == 21
+    assert num_epochs(TrainSettings(max_minutes=30.0)) == 1_000_000
+    assert num_epochs(TrainSettings(max_minutes=30.0, epochs=7)) == 7
+    assert num_steps(TrainSettings(max_minutes=30.0, max_steps=1001)) == 1001
 
 
 def test_minutes_end_it_and_validation_does_not_count():

@@ -8,13 +8,14 @@ import pytest
 
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
+from kits_ml.training.budget import make_budget, num_steps
 from kits_ml.training.devices import check_devices
 from kits_ml.training.optimizers import OPTIMIZERS, make_optimizer
 
 
 def _updates(weights, *gradients, **settings):
     """The weights after updates with given gradients, and the optimiser."""
-    optimizer = make_optimizer(TrainSettings(learning_rate=0.1, **settings))
+    optimizer = make_optimizer(TrainSettings(learning_rate=0.1, learning_rate_schedule="constant", **settings))
     variable = keras.Variable(np.array(weights, np.float32))
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(np.array(gradient, np.float32))], [variable])
@@ -31,12 +32,35 @@ def test_every_optimizer_steps_down_the_gradient(name):
 
 
 def test_the_default_is_adam_and_nothing_else():
-    optimizer = make_optimizer(TrainSettings())
+    optimizer = make_optimizer(TrainSettings(max_minutes=1.0))
     assert type(optimizer) is keras.optimizers.Adam
     assert optimizer.get_config() | {"name": ""} == keras.optimizers.Adam(1e-3).get_config() | {
         "name": "",
         "ema_momentum": 0.0,  # not in use
     }
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate_schedule": "constant"},
+        {"learning_rate_schedule": "cosine", "warmup_fraction": 0.2},
+        {"learning_rate_schedule": "polynomial", "accumulation_steps": 2},
+        {"learning_rate_schedule": "one_cycle", "max_steps": 14},
+    ],
+)
+def test_the_learning_rate_of_each_step_is_the_budgets(settings):
+    settings = TrainSettings(epochs=3, steps_per_epoch=6, **settings)
+    optimizer, spent = make_optimizer(settings), make_budget(settings)
+    variable = keras.Variable([0.0])
+    optimizer.build([variable])
+    for epoch in range(3):
+        spent.on_epoch_begin(epoch)
+        for batch in range(6):
+            if epoch * 6 + batch < num_steps(settings):
+                spent.on_train_batch_begin(batch)
+                assert float(optimizer.learning_rate) == pytest.approx(spent.learning_rate, rel=1e-6)
+                optimizer.apply([keras.ops.ones(1)], [variable])
 
 
 def test_weight_decay_by_hand():
@@ -54,7 +78,9 @@ def _norms_after_decay(**settings) -> dict[str, float]:
     normalised = keras.layers.LayerNormalization(name="b")(keras.layers.Dense(4, name="a")(inputs))
     model = keras.Model(inputs, keras.layers.MultiHeadAttention(1, 4, name="c")(normalised, normalised))
     model.set_weights([np.ones_like(weights) for weights in model.get_weights()])
-    settings = TrainSettings(optimizer="adamw", learning_rate=0.1, weight_decay=5.0, **settings)
+    settings = TrainSettings(
+        optimizer="adamw", learning_rate=0.1, learning_rate_schedule="constant", weight_decay=5.0, **settings
+    )
     model.compile(make_optimizer(settings))
     zeros = [keras.ops.zeros_like(variable) for variable in model.trainable_variables]
     model.optimizer.apply(zeros, model.trainable_variables)
@@ -101,7 +127,8 @@ def test_two_batches_of_two_are_one_batch_of_four():
     found = []
     for parts, steps in ((1, 1), (2, 2)):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
-        settings = TrainSettings(optimizer="sgd", learning_rate=0.1, accumulation_steps=steps)
+        own = {"learning_rate_schedule": "constant", "accumulation_steps": steps}
+        settings = TrainSettings(optimizer="sgd", learning_rate=0.1, **own)
         model.compile(make_optimizer(settings), loss="mse", run_eagerly=True)
         for _ in range(2):
             for part in range(parts):

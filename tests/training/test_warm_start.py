@@ -62,7 +62,7 @@ def test_a_convolutional_network_may_see_another_size(tmp_path):
     ],
 )
 def test_deep_supervision_is_no_hindrance(there, here, tmp_path):
-    options = {"architecture": "nnunet", "depth": 2}
+    options = {"architecture": "nnunet", "depth": 3}  # of two outputs
     saved = _save(tmp_path, **options, deep_supervision=there)
     model, _ = _start(tmp_path, **options, deep_supervision=here)
     _assert_same(models.without_supervision(model), saved)

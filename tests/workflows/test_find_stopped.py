@@ -61,7 +61,9 @@ def test_the_newest_of_the_same_settings_goes_on(settings):
 def test_other_settings_are_named(settings):
     _stop(dataclasses.replace(settings, epochs=7, loss="categorical_crossentropy"), "far")
     _stop(dataclasses.replace(settings, epochs=7), "near", age_s=60)
-    message = "resume: run near, stopped in epoch 2, after step 2, has other settings: epochs 7 there, 5 here; give"
+    message = (
+        "resume: run near, stopped in epoch 2, after step 2, has other settings: epochs 7 there, None here; give"
+    )
     with pytest.raises(InputError, match=message):
         resume.find_stopped(settings)
 

@@ -1,0 +1,70 @@
+"""Settings that were chosen and change nothing: only some optimisers, schedules, losses and networks look at them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kits_ml.config.augmentation import AugmentationSettings
+from kits_ml.config.losses import LOSS_PARTS, PART_WEIGHTS
+from kits_ml.config.training import TrainSettings
+
+
+class _Users(NamedTuple):
+    """Who looks at some settings.
+
+    Attributes:
+        names: of the settings.
+        has: whether a training has one of them.
+        title: of them, in words.
+    """
+
+    names: tuple[str, ...]
+    has: Callable[[TrainSettings], bool]
+    title: str
+
+
+def _parts(*parts: str) -> Callable[[TrainSettings], bool]:
+    return lambda settings: bool(set(parts) & set(LOSS_PARTS[settings.loss]))
+
+
+_WITH_FRACTION = ("dice", "tversky", "focal_tversky", "boundary")
+_OVERLAPS = tuple(part for part, weight in PART_WEIGHTS.items() if weight != "pixel_weight")
+_USERS = (
+    _Users(("momentum",), lambda settings: settings.optimizer == "sgd", "optimizer sgd"),
+    _Users(
+        ("polynomial_power",),
+        lambda settings: settings.learning_rate_schedule == "polynomial",
+        "learning_rate_schedule polynomial",
+    ),
+    _Users(("overlap_weight",), _parts(*(part for part in _OVERLAPS if part != "boundary")), "a loss with overlap"),
+    _Users(("overlap_per_slice", "skip_absent_classes"), _parts(*_OVERLAPS), "a loss with overlap"),
+    _Users(("overlap_smoothing",), _parts(*_WITH_FRACTION), "a loss with Dice, Tversky or boundary"),
+    _Users(
+        ("pixel_weight",), _parts("crossentropy", "topk_crossentropy", "focal"), "a loss with cross-entropy or focal"
+    ),
+    _Users(("tversky_alpha", "tversky_beta"), _parts("tversky", "focal_tversky"), "a Tversky loss"),
+    _Users(("focal_tversky_gamma",), _parts("focal_tversky"), "a focal Tversky loss"),
+    _Users(("focal_gamma",), _parts("focal"), "a focal loss"),
+    _Users(("topk_percent",), _parts("topk_crossentropy"), "a top-k loss"),
+    _Users(("boundary_weight", "boundary_tolerance"), _parts("boundary"), "a loss with boundary"),
+    _Users(("deep_supervision_weights",), lambda settings: settings.deep_supervision, "deep_supervision true"),
+    _Users(
+        tuple(name for name in AugmentationSettings.names() if name != "augmentation"),
+        lambda settings: settings.augmentation,
+        "augmentation true",
+    ),
+)
+
+
+def unused_settings(settings: TrainSettings) -> list[str]:
+    """A line for each setting that is not its default and that nothing in this training looks at."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return [
+        f"{name}: {getattr(settings, name)} has no effect without {users.title}"
+        for users in _USERS
+        if not users.has(settings)
+        for name in users.names
+        if getattr(settings, name) != defaults[name]
+    ]
