@@ -68,7 +68,7 @@ def one_architecture(name: str, options: argparse.Namespace) -> dict:
     from kits_ml.workflows.train import train
 
     own = {"architecture": name, "data": options.data, "split_file": str(FOLD), "max_minutes": options.minutes}
-    fixed = {"register": False, "experiment": "variants", "run_name": f"table-{name}"}
+    fixed = {"register": False, "onnx": False, "experiment": "variants", "run_name": f"table-{name}"}
     settings = TrainSettings.from_mapping(read_config(str(CONFIG)) | own | fixed, source=str(CONFIG))
     runtime.configure(num_threads=settings.num_threads, precision=settings.precision)
     model = models.build(settings)

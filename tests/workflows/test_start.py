@@ -1,6 +1,8 @@
-"""Best weights of a failed run start another one, which counts what the first has seen."""
+"""How a training begins, and how it ends early: best weights of a failed run start another one."""
 
 import dataclasses
+import os
+import signal
 
 import keras
 import mlflow
@@ -9,7 +11,7 @@ import pytest
 
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, StoppedError
 from kits_ml.training.callbacks import BadLossError
 from kits_ml.training.fit import Fitted
 from kits_ml.workflows import start
@@ -38,6 +40,19 @@ def tracking(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with tracked_in(f"sqlite:///{tmp_path / 'mlflow.db'}"):
         yield
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of its own code
+def test_sigterm_ends_the_run_before_the_training_too(tracking, monkeypatch):
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(workflow, "prepare", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
+    settings = TrainSettings(image_size=32, base_filters=2, depth=1)
+    with pytest.raises(StoppedError, match=r"stopped by SIGTERM; no step was done") as caught:
+        workflow.train(settings)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert (run.info.status, run.data.tags["end_reason"]) == ("KILLED", str(caught.value))
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 @pytest.mark.slow
