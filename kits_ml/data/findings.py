@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kits_ml.data.fingerprint import Fingerprint
-from kits_ml.data.volumes import HOUSE_ORIENTATION
+from kits_ml.data.volumes import HOUSE_ORIENTATION, MAX_SHEAR_DEGREES
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -33,8 +33,6 @@ SLICE_SPACING_MM = (0.2, 7.5)
 SQUARE_TOLERANCE = 0.01
 #: The matrix of nearly every body CT.
 MATRIX = (512, 512)
-#: Axes at right angles up to rounding; beyond, it is a tilted gantry or a damaged affine.
-MAX_SHEAR_DEGREES = 0.5
 #: Slices tilted further than this are not quite axial.
 MAX_TILT_DEGREES = 5.0
 #: Rounding in headers stays below this.

@@ -174,14 +174,13 @@ def fingerprint(name: str, image: volumes.Volume, label_map: volumes.Volume | No
     volumes_ml = {
         region: sum(num_voxels[label] for label in members) * voxel_ml for region, members in labels.REGIONS.items()
     }
-    tilt, shear = _angles(image.geometry.affine)
     return Fingerprint(
         case=name,
         **dict(zip(("slices", "rows", "columns"), image.array.shape, strict=True)),
         **dict(zip(("slice_spacing_mm", "row_spacing_mm", "column_spacing_mm"), spacing_mm, strict=True)),
         orientation=image.geometry.orientation,
-        tilt_degrees=tilt,
-        shear_degrees=shear,
+        tilt_degrees=_tilt_degrees(image.geometry.affine),
+        shear_degrees=image.geometry.shear_degrees,
         header_spacing_error_mm=_header_spacing_error(image.geometry),
         image_dtype=_stored_dtype(image),
         labels_dtype="" if label_map is None else _stored_dtype(label_map),
@@ -277,13 +276,10 @@ def _canonical(array: np.ndarray) -> tuple[np.ndarray, bool]:
     return (array.astype(np.int16) if whole and fits else array), whole
 
 
-def _angles(affine: np.ndarray) -> tuple[float, float]:
-    """Tilt against the scanner's axes and shear, in degrees; see `Fingerprint`."""
+def _tilt_degrees(affine: np.ndarray) -> float:
+    """Tilt against the scanner's axes; see `Fingerprint`."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    tilt = np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max()
-    cosines = np.abs((directions.T @ directions)[np.triu_indices(3, 1)])
-    shear = np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max()
-    return float(tilt), float(shear)
+    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max())
 
 
 def _header_spacing_error(geometry: volumes.Geometry) -> float:

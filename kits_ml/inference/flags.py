@@ -84,11 +84,12 @@ def raise_flags(facts: Facts) -> tuple[Flag, ...]:
 
 def not_checked(facts: Facts) -> tuple[Unchecked, ...]:
     """The rules that lacked something to go by, so that nobody takes their silence for a finding."""
-    return tuple(
+    untold = (
         Unchecked(name=name, reason=reason)
         for key, (name, what) in _TRAINED.items()
         for reason in _untold(facts.training, key, what)
-    ) + tuple(_without_confidence(facts))
+    )
+    return (*untold, *_without_kidneys(facts), *_without_confidence(facts))
 
 
 def _untold(training: Mapping[str, Any], key: str, what: str) -> Iterator[str]:
@@ -100,6 +101,13 @@ def _untold(training: Mapping[str, Any], key: str, what: str) -> Iterator[str]:
     else:
         return
     yield f"It is not known on what {what} {whom} trained."
+
+
+def _without_kidneys(facts: Facts) -> Iterator[Unchecked]:
+    if not facts.kidneys:
+        yield Unchecked(name="non_contrast", reason="No kidney was found whose HU would tell of contrast agent.")
+        if facts.training.get("kidney_hu"):
+            yield Unchecked(name="hu_outside_training", reason="No kidney was found whose HU could be compared.")
 
 
 def _without_confidence(facts: Facts) -> Iterator[Unchecked]:

@@ -40,7 +40,8 @@ class Kidney:
         length_mm: largest diameter, tumours included; see `shapes.largest_diameter`.
         mean_hu: of its tissue without tumours.
         centre: slice, row, column of its centre of gravity, from 0.
-        confidence: mean softmax of its tissue without tumours, [0, 1]; None where no uncertainty is known.
+        confidence: mean of the highest softmax over its tissue without tumours, [0, 1]; None where no uncertainty is
+            known.
         at_end: whether it reaches the first or the last slice, beyond which it may go on.
     """
 
@@ -67,7 +68,7 @@ class Tumour:
         axial_slice: the slice of that diameter, from 0.
         mean_hu: of its voxels.
         centre: slice, row, column of its centre of gravity, from 0.
-        confidence: mean softmax of its voxels, [0, 1]; None where no uncertainty is known.
+        confidence: mean of the highest softmax over its voxels, [0, 1]; None where no uncertainty is known.
     """
 
     kidney: int | None

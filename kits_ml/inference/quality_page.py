@@ -185,7 +185,8 @@ def _doubt(doubt: Mapping[str, Mapping[str, float | None]]) -> page.Table:
     """Means over all voxels of a label."""
     measures = list(next(iter(doubt.values())))
     note = (
-        "Means over the label's voxels. Confidence: the softmax of the label. Entropy: 0 is certain, 100% all alike."
+        "Means over the label's voxels. Confidence: the highest softmax, which is the label's where nothing was "
+        "cleaned. Entropy: 0 is certain, 100% all alike."
     )
     if "spread" in measures:
         note += " Spread: how far apart ensemble members or augmentations are."

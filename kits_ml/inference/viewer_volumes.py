@@ -76,7 +76,7 @@ def fit_grid(
             step_slices += 1
         else:
             step_plane += 1
-    return ViewerGrid(box=box, steps=(step_slices, step_plane, step_plane))
+    return ViewerGrid(box=box, steps=(step_slices, *(min(step_plane, size) for size in sizes[1:])))
 
 
 def block_means(array: np.ndarray, grid: ViewerGrid) -> np.ndarray:

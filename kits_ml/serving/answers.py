@@ -15,6 +15,7 @@ import numpy as np
 
 from kits_ml.data import volumes
 from kits_ml.data.dicom_seg import check_source, write_dicom_seg
+from kits_ml.data.verification import write_verified
 from kits_ml.errors import InputError
 from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.segmenting import Window, observe_all
@@ -175,7 +176,10 @@ def _packed(
     files, folder = {}, Path(volume.path).parent
     if wanted in (Wanted.SEGMENTATION, Wanted.ALL):
         path = folder / SEGMENTATION_NAME
-        volumes.write_label_map(path, label_map, volume.geometry)
+        try:
+            write_verified(path, label_map, volume.geometry)
+        except InputError as error:  # no fault of the upload
+            raise RuntimeError(str(error)) from error
         files[path.name] = path.read_bytes()
     if provenance is not None:
         path = folder / DICOM_SEG_NAME

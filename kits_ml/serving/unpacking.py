@@ -9,6 +9,7 @@ import dataclasses
 import shutil
 import stat
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from isal import igzip
@@ -29,8 +30,9 @@ _PART_BYTES = 1 << 20
 _END, _END_BYTES, _LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
 _MOST_DIRECTORY_BYTES = MOST_FILES * 400
 
-#: Bytes of a name and of a path that every file system takes.
-_LONGEST_NAME, _LONGEST_PATH = 250, 1000
+#: Bytes of a name and of a path that every file system takes, and how deep folders may lie in each other: what walks
+#: through them calls itself for each.
+_LONGEST_NAME, _LONGEST_PATH, _MOST_PARTS = 250, 1000, 16
 
 
 def read_upload(path: Path, kind: Kind, limits: Limits) -> volumes.Volume:
@@ -101,10 +103,11 @@ def _unzip(path: Path, limits: Limits) -> Path:
         if len(entries) > MOST_FILES:
             raise RefusedError(413, f"a zip of {len(entries):,} files, expected at most {MOST_FILES:,}")
         limits.check_unpacked(sum(entry.file_size for entry in entries))
-        for entry in entries:
-            parts = _safe_parts(entry)
-            if any(part.startswith(".") for part in parts):
-                continue
+        wanted = [(entry, parts) for entry in entries if not _is_hidden(parts := _safe_parts(entry))]
+        num_folders = len({parts[:depth] for _, parts in wanted for depth in range(1, len(parts))})
+        if num_folders > MOST_FILES:
+            raise RefusedError(413, f"a zip of {num_folders:,} folders, expected at most {MOST_FILES:,}")
+        for entry, parts in wanted:
             target = folder.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             # what an entry unpacks to beyond the size it declares, zipfile does not give out
@@ -112,6 +115,10 @@ def _unzip(path: Path, limits: Limits) -> Path:
                 shutil.copyfileobj(packed, stream, _PART_BYTES)
     path.unlink()
     return folder
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith(".") for part in parts)
 
 
 def _check_directory(path: Path) -> None:
@@ -143,7 +150,8 @@ def _safe_parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     parts = PurePosixPath(name).parts
     lengths = [len(part.encode(errors="replace")) for part in parts]
     leads_elsewhere = name.startswith("/") or ".." in parts or name[1:2] == ":" or "\\" in name or "\0" in name
-    if leads_elsewhere or not parts or max(lengths) > _LONGEST_NAME or sum(lengths) > _LONGEST_PATH:
+    too_long = not parts or max(lengths) > _LONGEST_NAME or sum(lengths) > _LONGEST_PATH or len(parts) > _MOST_PARTS
+    if leads_elsewhere or too_long:
         raise RefusedError(422, f"a zip with a file named {name[:100]!r}, expected plain relative names")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):

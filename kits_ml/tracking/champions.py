@@ -173,7 +173,11 @@ def _change(name: str, version: str, *, history: tuple[str, ...], expected: Stan
         except MlflowException as error:
             # it is the champion all the same, and a history without its last entry mends itself, see `read_standing`
             log.warning("model %s: its history of champions was not written (%s)", name, first_line(error))
-        now = read_standing(name)
+        try:
+            now = read_standing(name)
+        except InputError as error:  # set it is, and to say that nothing changed would be wrong
+            log.warning("model %s: version %s is set, but could not be read again (%s)", name, version, error)
+            return Standing(champion=version, history=history[-_KEPT:])
     if now.champion != version:
         raise InputError(f"model {name}: another promotion made {_named(now)} the champion at the same moment")
     return now

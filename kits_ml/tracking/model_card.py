@@ -87,6 +87,26 @@ def write(card: Card, folder: Path) -> None:
     (folder / SHORT_FILE).write_text(short(card), encoding="utf-8")
 
 
+def tell_cleaning(folder: Path, cleaning: Mapping[str, Any]) -> None:
+    """Says in a copied model's card that it cleans its label maps, and that the results are from before.
+
+    Args:
+        folder: of the copy; without a card nothing is written.
+        cleaning: the settings of its post-processing that are not their defaults.
+    """
+    what = ", ".join(f"`{name} {value}`" for name, value in cleaning.items())
+    note = (
+        f"**This version cleans its label maps ({what}). The results given here are those of the same network without "
+        "cleaning; the version itself has not been scored yet.**"
+    )
+    for name, before in ((CARD_FILE, "## Intended use"), (SHORT_FILE, "Training data ")):
+        path = folder / name
+        if path.is_file():
+            path.write_text(
+                path.read_text(encoding="utf-8").replace(before, f"{note}\n\n{before}", 1), encoding="utf-8"
+            )
+
+
 def read_short(folder: Path) -> str | None:
     """The few lines of a model's card; None where it carries none."""
     path = folder / SHORT_FILE

@@ -49,6 +49,8 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
             own, theirs = _score_missing(settings, versions=versions, own=own)
         except InputError as error:
             obstacles.append(str(error).splitlines()[0])
+    elif settings.data is not None:
+        log.warning("data %s: not used, the versions have scores of the same cases already", settings.data)
     if champion and theirs is None:
         theirs = find_evidence(champion)  # of other cases: the line that refuses them names them
     found = {"challenger": own, "champion": theirs}

@@ -23,7 +23,7 @@ from kits_ml.data import images, volumes
 from kits_ml.errors import InputError, first_line
 from kits_ml.evaluation import folders, selftest, subjects, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
-from kits_ml.tracking import addresses, registry, runs
+from kits_ml.tracking import addresses, model_card, registry, runs
 from kits_ml.workers import run_cases
 from kits_ml.workflows.packaging import EVALUATION_FOLDER, input_example_of
 from kits_ml.workflows.segmenters import load_network
@@ -127,7 +127,7 @@ def validation_cases(
 def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
     """Copies a model and stores post-processing in its description; whole or not at all.
 
-    Its evaluation is not copied, for it is of other label maps: the gate scores the model anew.
+    Its evaluation is not copied, for it is of other label maps: the gate scores the model anew. The card says so.
 
     Args:
         model: its folder.
@@ -138,6 +138,8 @@ def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(model, partial, ignore=shutil.ignore_patterns(EVALUATION_FOLDER))
     files.write_json(partial / DESCRIPTION_FILE, {**read_description(model), "postprocessing": chosen.to_dict()})
+    default = PostprocessingSettings().to_dict()
+    model_card.tell_cleaning(partial, {key: one for key, one in chosen.to_dict().items() if one != default[key]})
     partial.rename(target)
 
 
@@ -149,7 +151,7 @@ def _register(settings: TunePostprocessingSettings, *, example_scan: Path) -> re
         for name in (EFFECTS_CSV, PATIENTS_CSV, CHOSEN_YAML, selftest.SELFTEST_CSV):
             mlflow.log_artifact(str(Path(settings.output) / name))
         uri = registry.log_model(Path(settings.store), input_example=input_example, spacing_mm=spacing_mm)
-        return registry.register(uri, settings.model_name)
+        return registry.register(uri, settings.model_name, description=model_card.read_short(Path(settings.store)))
 
 
 def _validation_digests(description: Mapping[str, Any]) -> set[str]:

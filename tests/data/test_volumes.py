@@ -236,3 +236,26 @@ def test_the_real_volume_is_kits_own_orientation(real_data):
     assert volume.array.shape == (129, 512, 512)
     assert volume.array.dtype == np.int16
     np.testing.assert_allclose(volume.spacing_mm, (1.6, 0.57, 0.57), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "name"), [("meter", "metre"), ("micron", "micrometre")])
+def test_another_unit_than_millimetres_is_refused(unit, name, tmp_path):
+    image = _file_in("RAS", tmp_path / "a.nii", _house_image())
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(InputError, match=f"a.nii: its unit of length is the {name}, expected the millimetre"):
+        volumes.read_image(tmp_path / "a.nii")
+
+
+def test_what_of_the_placement_is_a_guess_is_said(tmp_path):
+    path = tmp_path / "a.nii"
+    image = _file_in("RAS", path, _house_image())
+    assert volumes.read_image(path).note == ""
+    image.set_qform(None, 0)
+    image.set_sform(None, 0)
+    nib.save(image, path)
+    assert "a.nii: its header gives no orientation" in volumes.read_image(path).note
+    sheared = image.affine.copy()
+    sheared[:3, 2] = 3 * np.array([0, np.sin(np.radians(10)), np.cos(np.radians(10))])
+    nib.save(nib.Nifti1Image(_house_image(), sheared), path)
+    assert "its axes are 10.0 degrees from right angles" in volumes.read_image(path).note

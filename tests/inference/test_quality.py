@@ -236,6 +236,12 @@ def test_what_the_model_does_not_say_is_not_looked_at():
     assert _assess(image, label_map, uncertainty=UncertaintyMeter(SHAPE)).unchecked == ()
 
 
+def test_without_a_kidney_what_looks_at_kidneys_is_not_checked():
+    image, label_map = _scan()
+    report = _assess(image, np.zeros_like(label_map), uncertainty=UncertaintyMeter(SHAPE))
+    assert [one.name for one in report.unchecked] == ["non_contrast", "hu_outside_training"]
+
+
 def _two_models(**others) -> dict:
     return training_range.common_range([TRAINING, {**TRAINING, **others}])
 

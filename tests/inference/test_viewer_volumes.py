@@ -9,6 +9,7 @@ import pytest
 
 from kits_ml.data import volumes
 from kits_ml.inference import viewer_volumes
+from kits_ml.inference import viewer_volumes
 from kits_ml.inference.viewer_volumes import ViewerGrid, fit_grid
 
 SPACING_MM = (4.0, 1.0, 1.0)
@@ -45,6 +46,13 @@ def test_the_finest_axes_are_thinned_out_first():
     options = {"most_voxels": num_voxels // 2}
     assert fit_grid(image, label_map, spacing_mm=(4.0, 1.0, 1.0), **options).steps == (1, 2, 2)
     assert fit_grid(image, label_map, spacing_mm=(0.5, 1.0, 1.0), **options).steps == (2, 1, 1)
+
+
+def test_a_plane_of_one_row_can_be_thinned_out():
+    image, label_map = np.zeros((64, 1, 512), np.int16), np.zeros((64, 1, 512), np.uint8)
+    grid = fit_grid(image, label_map, spacing_mm=(5.0, 1.0, 1.0), most_voxels=4096)
+    assert grid.steps[1] == 1 < grid.steps[2]
+    assert viewer_volumes.block_means(image, grid).shape[1] == 1
 
 
 def test_a_voxel_keeps_its_place():

@@ -160,8 +160,8 @@ def _entry(name: str, *, mode: int = 0, content: bytes = b"x", flags: int = 0, *
     return bytes(whole)
 
 
-def _many(count: int) -> bytes:
-    return zipped({str(index): b"" for index in range(count)}, compression=zipfile.ZIP_STORED)
+def _many(count: int, name: str = "{0}") -> bytes:
+    return zipped({name.format(index): b"" for index in range(count)}, compression=zipfile.ZIP_STORED)
 
 
 def _overlapping() -> bytes:
@@ -242,6 +242,8 @@ ZIPS = {
     "a NUL": (_entry("evil\0.dcm"), 422, PLAIN),
     "a long name": (_entry("n" * 300), 422, PLAIN),
     "a long way": (_entry("/".join(["folder"] * 400)), 422, PLAIN),
+    "a deep way": (_entry("d/" * 16 + "a.dcm"), 422, PLAIN),
+    "many folders": (_many(2_000, "d/{0}/" * 7 + "a.dcm"), 413, "folders, expected at most 10,000"),
     "a link": (_entry("link", mode=stat.S_IFLNK | 0o777, content=b"/etc/passwd"), 422, "is a link or no file"),
     "a device": (_entry("device", mode=stat.S_IFCHR), 422, "is a link or no file"),
     "encrypted": (_entry("secret", flags=1), 422, "is encrypted"),

@@ -55,6 +55,21 @@ def test_a_champion_whose_history_could_not_be_written_is_the_champion(client, v
     assert champions.read_standing(NAME) == Standing(champion="2", history=("1", "2"))
 
 
+def test_a_champion_that_could_not_be_read_again_is_the_champion(versions, monkeypatch, caplog):
+    read, answers = champions.read_standing, iter([True, False])
+
+    def read_once(name):
+        if next(answers):
+            return read(name)
+        raise InputError("model kits-unet: no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(champions, "read_standing", read_once)
+        found = champions.set_champion(NAME, "1", expected=Standing(champion=None, history=()))
+    assert found == read(NAME) == Standing(champion="1", history=("1",))
+    assert "version 1 is set, but could not be read again" in caplog.text
+
+
 def test_without_a_champion_there_is_nothing_to_roll_back(versions):
     with pytest.raises(InputError, match="has no champion, expected one to roll back"):
         champions.roll_back(NAME)

@@ -82,6 +82,8 @@ def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
     """Without MLflow: that the model is logged with what helps, and with no evaluation of other label maps."""
     (Path(model) / "evaluation").mkdir()
     (Path(model) / "evaluation" / "scores.csv").write_text("of other label maps")
+    (Path(model) / "MODEL_CARD.md").write_text("# kits\n\n## Intended use\n\nResearch.\n")
+    (Path(model) / "MODEL_CARD_SHORT.md").write_text("Dice 0.9.\n\nTraining data abc.")
     seen = {}
 
     def log_model(folder, *, input_example, spacing_mm):
@@ -91,14 +93,21 @@ def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
         return "models:/m-1"
 
     monkeypatch.setattr(workflow.registry, "log_model", log_model)
-    monkeypatch.setattr(workflow.registry, "register", lambda uri, name: (uri, name))
+    monkeypatch.setattr(workflow.registry, "register", lambda uri, name, *, description: (uri, name, description))
     monkeypatch.setattr(workflow.runs, "run", lambda **options: contextlib.nullcontext())
     monkeypatch.setattr(workflow.runs, "log_settings", lambda settings: None)
     monkeypatch.setattr(workflow.mlflow, "log_artifact", lambda path: seen.setdefault("logged", []).append(path))
     monkeypatch.setattr(workflow.tuning, "CANDIDATES", {"minimum_kidney_ml": (1.0,)})
     tuned = tune_postprocessing(_settings(data, model, store=str(data.parent / "stored"), model_name="kits"))
-    assert tuned.registered == ("models:/m-1", "kits")
-    assert seen["files"] == ["model.json", "model.keras"]
+    told = (
+        "**This version cleans its label maps (`minimum_kidney_ml 1.0`). The results given here are those of the same"
+    )
+    assert tuned.registered[:2] == ("models:/m-1", "kits")
+    assert tuned.registered[2].startswith(f"Dice 0.9.\n\n{told}")
+    assert tuned.registered[2].endswith("**\n\nTraining data abc.")
+    assert f"# kits\n\n{told}" in (data.parent / "stored" / "MODEL_CARD.md").read_text()
+    assert "cleans" not in (Path(model) / "MODEL_CARD.md").read_text()
+    assert seen["files"] == ["MODEL_CARD.md", "MODEL_CARD_SHORT.md", "model.json", "model.keras"]
     assert seen["postprocessing"] == tuned.chosen.to_dict()
     assert tuned.chosen.minimum_kidney_ml == 1.0
     assert [Path(one).name for one in seen["logged"]] == [
