@@ -96,15 +96,14 @@ def tell_cleaning(folder: Path, cleaning: Mapping[str, Any]) -> None:
     """
     what = ", ".join(f"`{name} {value}`" for name, value in cleaning.items())
     note = (
-        f"**This version cleans its label maps ({what}). The results given here are those of the same network without "
-        "cleaning; the version itself has not been scored yet.**"
+        f"**This version cleans its label maps ({what}). The results given here are those of the same network "
+        "without cleaning; the version itself has not been scored yet.**"
     )
     for name, before in ((CARD_FILE, "## Intended use"), (SHORT_FILE, "Training data ")):
         path = folder / name
         if path.is_file():
-            path.write_text(
-                path.read_text(encoding="utf-8").replace(before, f"{note}\n\n{before}", 1), encoding="utf-8"
-            )
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(before, f"{note}\n\n{before}", 1), encoding="utf-8")
 
 
 def read_short(folder: Path) -> str | None:

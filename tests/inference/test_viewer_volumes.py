@@ -9,7 +9,6 @@ import pytest
 
 from kits_ml.data import volumes
 from kits_ml.inference import viewer_volumes
-from kits_ml.inference import viewer_volumes
 from kits_ml.inference.viewer_volumes import ViewerGrid, fit_grid
 
 SPACING_MM = (4.0, 1.0, 1.0)
