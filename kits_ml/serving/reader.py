@@ -1,7 +1,8 @@
 """Reads uploads in a process of its own: what a stranger's file does to a decoder, it does not do to the service.
 
 A file that makes a decoder crash, eat memory or never come back costs that process, which is replaced, and its sender
-gets an error. The process lives on between uploads, for it takes a second to start.
+gets an error. It answers by pickles, so this is no wall against who takes the process over. It lives on between
+uploads, for it takes a second to start.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from kits_ml.serving.answers import Reporting
 from kits_ml.serving.app import create_app
 from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
+from kits_ml.serving.protocol import ImpatientProtocol
 from kits_ml.serving.service import Service
 from kits_ml.tracking import addresses
 from kits_ml.workflows.segmenters import load_segmenter
@@ -66,7 +67,7 @@ def run(service: Service, settings: ServeSettings) -> None:
         create_app(service),
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",

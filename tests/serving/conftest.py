@@ -21,6 +21,7 @@ from kits_ml.serving.answers import Reporting
 from kits_ml.serving.app import create_app
 from kits_ml.serving.champion import Champion, Model, version_name
 from kits_ml.serving.metrics import Metrics
+from kits_ml.serving.protocol import ImpatientProtocol
 from kits_ml.serving.service import Service
 from tests.waiting import wait_until
 
@@ -135,7 +136,13 @@ def serving(folder: Path, *, reporting: Reporting = REPORTING, **settings) -> It
     )
     served.service = Service(settings, champion=champion, reporting=reporting, metrics=metrics)
     config = uvicorn.Config(
-        create_app(served.service), port=0, http="h11", ws="none", lifespan="on", log_config=None, access_log=False
+        create_app(served.service),
+        port=0,
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

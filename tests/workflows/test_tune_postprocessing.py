@@ -99,9 +99,7 @@ def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
     monkeypatch.setattr(workflow.mlflow, "log_artifact", lambda path: seen.setdefault("logged", []).append(path))
     monkeypatch.setattr(workflow.tuning, "CANDIDATES", {"minimum_kidney_ml": (1.0,)})
     tuned = tune_postprocessing(_settings(data, model, store=str(data.parent / "stored"), model_name="kits"))
-    told = (
-        "**This version cleans its label maps (`minimum_kidney_ml 1.0`). The results given here are those"
-    )
+    told = "**This version cleans its label maps (`minimum_kidney_ml 1.0`). The results given here are those"
     assert tuned.registered[:2] == ("models:/m-1", "kits")
     assert tuned.registered[2].startswith(f"Dice 0.9.\n\n{told}")
     assert tuned.registered[2].endswith("**\n\nTraining data abc.")
