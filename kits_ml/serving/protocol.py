@@ -10,8 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 class ImpatientProtocol(H11Protocol):
     """Hangs up on who does not come to a request.
 
-    That is: who says nothing after connecting, who never ends a request's headers, and who goes on sending the body of
-    a request that was refused. Between two requests uvicorn's own limit holds, and for a body `upload_seconds`.
+    That is: who says nothing after connecting, who never ends a request's headers, and who goes on sending the body
+    of a request that was refused. Between two requests uvicorn's own limit holds, and for a body `upload_seconds`.
 
     Attributes:
         patience_s: how long.
