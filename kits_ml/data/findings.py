@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kits_ml.data.fingerprint import Fingerprint
-from kits_ml.data.volumes import HOUSE_ORIENTATION, MAX_SHEAR_DEGREES
+from kits_ml.data.placement import MAX_SHEAR_DEGREES
+from kits_ml.data.volumes import HOUSE_ORIENTATION
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")

@@ -12,7 +12,7 @@ import numpy as np
 
 from kits_ml import labels
 from kits_ml.data import cases as case_files
-from kits_ml.data import images, volumes
+from kits_ml.data import images, placement, volumes
 from kits_ml.data.blocks import contiguous_blocks
 from kits_ml.errors import InputError
 
@@ -180,7 +180,7 @@ def fingerprint(name: str, image: volumes.Volume, label_map: volumes.Volume | No
         **dict(zip(("slice_spacing_mm", "row_spacing_mm", "column_spacing_mm"), spacing_mm, strict=True)),
         orientation=image.geometry.orientation,
         tilt_degrees=_tilt_degrees(image.geometry.affine),
-        shear_degrees=image.geometry.shear_degrees,
+        shear_degrees=placement.shear_degrees(image.geometry.affine),
         header_spacing_error_mm=_header_spacing_error(image.geometry),
         image_dtype=_stored_dtype(image),
         labels_dtype="" if label_map is None else _stored_dtype(label_map),

@@ -20,7 +20,7 @@ from isal import igzip
 from nibabel import orientations
 
 from kits_ml import files, labels
-from kits_ml.data import blocks, voxels
+from kits_ml.data import blocks, placement, voxels
 from kits_ml.errors import InputError, first_line
 
 #: Axis codes of the house: the positive direction of slices, rows and columns.
@@ -33,12 +33,6 @@ _BAD_HEADER = (
     *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
     *(ValueError, OverflowError, MemoryError),
 )
-
-#: Axes at right angles up to rounding; beyond, it is a tilted gantry or a damaged affine.
-MAX_SHEAR_DEGREES = 0.5
-
-#: NIfTI's codes of units of length that are no millimetres.
-_OTHER_UNITS = {1: "metre", 3: "micrometre"}
 
 #: Header fields that say where the voxels are, besides the spacing.
 _PLACEMENT_FIELDS = (
@@ -71,13 +65,6 @@ class Geometry:
         """Distance between neighbouring slices, rows and columns (house axis order), in millimetres."""
         sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return tuple(float(sizes[axis]) for axis in np.argsort(self._to_house()[:, 0]))
-
-    @property
-    def shear_degrees(self) -> float:
-        """How far the axes are from being at right angles."""
-        directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
-        cosines = np.abs((directions.T @ directions)[np.triu_indices(3, 1)])
-        return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max())
 
     @property
     def house_shape(self) -> tuple[int, int, int]:
@@ -168,7 +155,12 @@ def read_image(path: str | Path) -> Volume:
     image = _open_nifti(path)
     geometry = _geometry(image, path)
     array = voxels.read_hu(image, path)
-    return Volume(array=geometry.to_house(array), geometry=geometry, path=path, note=_doubts(image, geometry, path))
+    return Volume(
+        array=geometry.to_house(array),
+        geometry=geometry,
+        path=path,
+        note=placement.doubts(image.header, geometry.affine, path),
+    )
 
 
 def read_label_map(path: str | Path, *, mapping: Mapping[int, int] | None = None, keep_cysts: bool = False) -> Volume:
@@ -275,39 +267,13 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"{path}: {len(shape)} axes of sizes {tuple(shape)}, expected a volume of three axes")
-    _check_unit(image, path)
+    placement.check_unit(image.header, path)
     affine = np.array(image.affine, float)
-    if not _places_voxels(affine):
+    if not placement.places_voxels(affine):
         raise InputError(
             f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible, or far off)"
         )
     return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
-
-
-def _check_unit(image: nib.Nifti1Pair, path: Path) -> None:
-    """Refuses another unit of length than millimetres; many files name none, and mean those."""
-    code = int(image.header["xyzt_units"]) & 7
-    if code in _OTHER_UNITS:
-        raise InputError(f"{path}: its unit of length is the {_OTHER_UNITS[code]}, expected the millimetre")
-
-
-def _doubts(image: nib.Nifti1Pair, geometry: Geometry, path: Path) -> str:
-    """What of the placement is not to be relied on; empty if all is."""
-    found = []
-    if not image.header["qform_code"] and not image.header["sform_code"]:
-        found.append("its header gives no orientation (qform and sform codes are 0): left and right are a guess")
-    if geometry.shear_degrees > MAX_SHEAR_DEGREES:
-        found.append(
-            f"its axes are {geometry.shear_degrees:.1f} degrees from right angles: lengths and volumes mislead"
-        )
-    return f"{path}: {'; '.join(found)}" if found else ""
-
-
-def _places_voxels(affine: np.ndarray) -> bool:
-    """Whether a matrix gives each axis a direction of its own, and nothing is a kilometre away or long."""
-    if not np.isfinite(affine).all() or abs(affine).max() > 1e6 or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        return False
-    return not np.isnan(orientations.io_orientation(affine)).any()
 
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:

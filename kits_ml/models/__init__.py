@@ -96,7 +96,7 @@ def build(settings: TrainSettings) -> keras.Model:
         input_channels=settings.input_slices,
         **({"deep_supervision": True} if settings.deep_supervision else {}),
     )
-    if settings.deep_supervision and not isinstance(model.output, list):
+    if settings.deep_supervision and len(model.outputs) == 1:
         raise InputError(
             f"deep_supervision: found true, but {settings.architecture} of depth {settings.depth} has one output; "
             "expected a greater depth"

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from kits_ml.config import StudySettings, TrainSettings
 from kits_ml.studies.spec import parse_spec
+from kits_ml.training.budget import num_epochs
 from kits_ml.workflows.trial import Trialled
 from tests.tracking.stores import tracked_in
 
@@ -77,13 +78,14 @@ def score_of(settings: TrainSettings) -> float:
 
 def pretend(settings: TrainSettings, *, on_epoch) -> Trialled:
     """A training without a network: the score of epoch `e` of `n` is `(e + 1) / n` of `score_of`."""
-    for epoch in range(settings.epochs):
-        value = score_of(settings) * (epoch + 1) / settings.epochs
+    epochs = num_epochs(settings)
+    for epoch in range(epochs):
+        value = score_of(settings) * (epoch + 1) / epochs
         on_epoch(epoch, {"loss": 1 - value, "val_foreground_iou": value})
     cases = {f"case_{settings.fold}{number}": {"foreground_iou": score_of(settings)} for number in range(3)}
     return Trialled(
         score=score_of(settings),
-        best_epoch=settings.epochs - 1,
+        best_epoch=epochs - 1,
         cases=cases,
         num_parameters=100 * settings.batch_size,
         gflops=0.5,
