@@ -194,7 +194,7 @@ def test_the_model_says_what_it_was_trained_on(project, finished, run):
     assert training["kidney_hu"]["low"] <= training["kidney_hu"]["high"]
 
 
-def test_the_prediction_lies_on_the_scans_grid(project):
+def test_the_prediction_lies_on_the_scans_grid(project, finished):
     (output,) = (project / "out").glob("*.nii.gz")
     scan, found = (
         nib.load(project / "cases" / output.name.removesuffix(".nii.gz") / "imaging.nii.gz"),

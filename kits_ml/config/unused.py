@@ -29,8 +29,10 @@ def _parts(*parts: str) -> Callable[[TrainSettings], bool]:
     return lambda settings: bool(set(parts) & set(LOSS_PARTS[settings.loss]))
 
 
-_WITH_FRACTION = ("dice", "tversky", "focal_tversky", "boundary")
-_OVERLAPS = tuple(part for part, weight in PART_WEIGHTS.items() if weight != "pixel_weight")
+def _weighed_by(*weights: str) -> Callable[[TrainSettings], bool]:
+    return _parts(*(part for part, weight in PART_WEIGHTS.items() if weight in weights))
+
+
 _USERS = (
     _Users(("momentum",), lambda settings: settings.optimizer == "sgd", "optimizer sgd"),
     _Users(
@@ -38,12 +40,18 @@ _USERS = (
         lambda settings: settings.learning_rate_schedule == "polynomial",
         "learning_rate_schedule polynomial",
     ),
-    _Users(("overlap_weight",), _parts(*(part for part in _OVERLAPS if part != "boundary")), "a loss with overlap"),
-    _Users(("overlap_per_slice", "skip_absent_classes"), _parts(*_OVERLAPS), "a loss with overlap"),
-    _Users(("overlap_smoothing",), _parts(*_WITH_FRACTION), "a loss with Dice, Tversky or boundary"),
+    _Users(("overlap_weight",), _weighed_by("overlap_weight"), "a loss with overlap"),
     _Users(
-        ("pixel_weight",), _parts("crossentropy", "topk_crossentropy", "focal"), "a loss with cross-entropy or focal"
+        ("overlap_per_slice", "skip_absent_classes"),
+        _weighed_by("overlap_weight", "boundary_weight"),
+        "a loss with overlap",
     ),
+    _Users(
+        ("overlap_smoothing",),
+        _parts("dice", "tversky", "focal_tversky", "boundary"),
+        "a loss with Dice, Tversky or boundary",
+    ),
+    _Users(("pixel_weight",), _weighed_by("pixel_weight"), "a loss with cross-entropy or focal"),
     _Users(("tversky_alpha", "tversky_beta"), _parts("tversky", "focal_tversky"), "a Tversky loss"),
     _Users(("focal_tversky_gamma",), _parts("focal_tversky"), "a focal Tversky loss"),
     _Users(("focal_gamma",), _parts("focal"), "a focal loss"),

@@ -179,7 +179,7 @@ def fingerprint(name: str, image: volumes.Volume, label_map: volumes.Volume | No
         **dict(zip(("slices", "rows", "columns"), image.array.shape, strict=True)),
         **dict(zip(("slice_spacing_mm", "row_spacing_mm", "column_spacing_mm"), spacing_mm, strict=True)),
         orientation=image.geometry.orientation,
-        tilt_degrees=_tilt_degrees(image.geometry.affine),
+        tilt_degrees=placement.tilt_degrees(image.geometry.affine),
         shear_degrees=placement.shear_degrees(image.geometry.affine),
         header_spacing_error_mm=_header_spacing_error(image.geometry),
         image_dtype=_stored_dtype(image),
@@ -274,12 +274,6 @@ def _canonical(array: np.ndarray) -> tuple[np.ndarray, bool]:
     whole = all(np.array_equal(one, np.rint(one)) for one in array)
     fits = array.min() >= _INT16.min and array.max() <= _INT16.max
     return (array.astype(np.int16) if whole and fits else array), whole
-
-
-def _tilt_degrees(affine: np.ndarray) -> float:
-    """Tilt against the scanner's axes; see `Fingerprint`."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max())
 
 
 def _header_spacing_error(geometry: volumes.Geometry) -> float:

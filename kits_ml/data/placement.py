@@ -37,9 +37,14 @@ def places_voxels(affine: np.ndarray) -> bool:
 
 def shear_degrees(affine: np.ndarray) -> float:
     """How far the axes of a voxel-to-world matrix `(4, 4)` are from being at right angles."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    directions = _directions(affine)
     cosines = np.abs((directions.T @ directions)[np.triu_indices(3, 1)])
     return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max())
+
+
+def tilt_degrees(affine: np.ndarray) -> float:
+    """How far the axes of a voxel-to-world matrix `(4, 4)` are from the scanner's."""
+    return float(np.degrees(np.arccos(np.clip(np.abs(_directions(affine)).max(axis=0), 0, 1))).max())
 
 
 def doubts(header: nib.Nifti1Header, affine: np.ndarray, path: Path) -> str:
@@ -50,3 +55,8 @@ def doubts(header: nib.Nifti1Header, affine: np.ndarray, path: Path) -> str:
     if (shear := shear_degrees(affine)) > MAX_SHEAR_DEGREES:
         found.append(f"its axes are {shear:.1f} degrees from right angles: lengths and volumes mislead")
     return f"{path}: {'; '.join(found)}" if found else ""
+
+
+def _directions(affine: np.ndarray) -> np.ndarray:
+    """The axes as columns of length 1, `(3, 3)`."""
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

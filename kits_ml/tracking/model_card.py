@@ -99,11 +99,10 @@ def tell_cleaning(folder: Path, cleaning: Mapping[str, Any]) -> None:
         f"**This version cleans its label maps ({what}). The results given here are those of the same network "
         "without cleaning; the version itself has not been scored yet.**"
     )
-    for name, before in ((CARD_FILE, "## Intended use"), (SHORT_FILE, "Training data ")):
-        path = folder / name
+    for path in (folder / CARD_FILE, folder / SHORT_FILE):
         if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            path.write_text(text.replace(before, f"{note}\n\n{before}", 1), encoding="utf-8")
+            first, _, others = path.read_text(encoding="utf-8").partition("\n\n")
+            path.write_text("\n\n".join([first, note, others]), encoding="utf-8")
 
 
 def read_short(folder: Path) -> str | None:

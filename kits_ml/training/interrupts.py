@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kits_ml.errors import StoppedError
@@ -47,31 +47,32 @@ def ended_by_sigterm() -> Iterator[None]:
     Raises:
         StoppedError: at the signal, wherever the program is.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(signal_number: int, frame: Any) -> None:
         signal.signal(signal_number, signal.SIG_IGN)  # once is enough; the end is on its way
         raise StoppedError("stopped by SIGTERM", signal_number=signal_number)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with _handled_by(stop, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turns Ctrl-C (SIGINT) and SIGTERM into requests while it is open; outside the main thread it does nothing."""
     request = StopRequest()
+    with _handled_by(request.receive, signal.SIGINT, signal.SIGTERM):
+        yield request
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Gives signals a handler, and their own back; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in before.items():
+            signal.signal(number, own)

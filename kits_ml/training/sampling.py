@@ -41,6 +41,7 @@ class ForegroundBatches(ShuffledBatches):
         super().__init__(slices, **options)
         self.num_forced = math.ceil(foreground_fraction * self.batch_size - 1e-9)
         self.forced = (2 * np.arange(self.num_forced) + 1) * self.batch_size // (2 * max(1, self.num_forced))
+        self.free = np.delete(np.arange(self.batch_size), self.forced)
         self.showing = slices_showing(slices.pixels_per_class)
         if self.num_forced and not self.showing:
             raise InputError(
@@ -49,12 +50,9 @@ class ForegroundBatches(ShuffledBatches):
 
     def positions(self, step: int) -> np.ndarray:
         """Which slices batch number `step` of the whole training holds; `(batch_size,)`, at `forced` the forced."""
-        num_free = self.batch_size - self.num_forced
-        free = np.arange(step * num_free, (step + 1) * num_free)
-        found = np.empty(self.batch_size, int)
-        found[np.setdiff1d(np.arange(self.batch_size), self.forced)] = shuffled_positions(
-            len(self.slices), free, seed=self.seed
-        )
+        found, num_free = np.empty(self.batch_size, int), len(self.free)
+        in_turn = np.arange(step * num_free, (step + 1) * num_free)
+        found[self.free] = shuffled_positions(len(self.slices), in_turn, seed=self.seed)
         found[self.forced] = [
             forced_position(self.showing, int(draw), seed=self.seed) for draw in self.draws(step)[self.forced]
         ]

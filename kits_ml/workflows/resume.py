@@ -150,7 +150,8 @@ def with_way_on(error: StoppedError | KeyboardInterrupt, settings: TrainSettings
 
 def _fixed(settings: TrainSettings) -> dict[str, Any]:
     kept = {name: value for name, value in settings.to_dict().items() if name not in {*FREE_SETTINGS, "precision"}}
-    return {**kept, **{name: runtime.describe()[name] for name in USED}}
+    described = runtime.describe()
+    return {**kept, **{name: described[name] for name in USED}}
 
 
 def _data_digests(prepared: Prepared) -> dict[str, str]:
