@@ -38,6 +38,7 @@ import numpy as np
 WARM_UPS = 2
 PACKAGES = ("tensorflow", "keras", "torch", "jax", "monai", "openvino", "onnxruntime")
 READY = "ready"  # a process prints it when it has warmed up
+NOTES = "<!-- notes: what stands below stays when it is measured again -->"
 
 
 class Way(NamedTuple):
@@ -481,7 +482,8 @@ def main() -> None:
     suffix = f"-{options.device}" if on_gpu else ""
     output = options.output or Path(__file__).with_name(f"throughput{suffix}.md")
     tables = {size: table(size, ways, rounds, peak) for size in sizes}
-    output.write_text(page(tables, options, about, peak))
+    _, mark, notes = output.read_text().partition(NOTES) if output.exists() else ("",) * 3
+    output.write_text(page(tables, options, about, peak) + (f"\n{mark}{notes}" if mark else ""))
     print(output)
 
 
