@@ -13,13 +13,14 @@ class ArchitectureSettings(Settings):
     """The network."""
 
     architecture: str = setting("unet", "a name from kits_ml.models.ARCHITECTURES")
-    base_filters: int = setting(16, "filters of the first level; doubled at each level below", minimum=1)
+    base_filters: int = setting(16, "filters of the first level, of which those of the others follow", minimum=1)
     depth: int = setting(4, "how often the resolution is halved", minimum=1, maximum=8)
     input_slices: int = setting(
         1, "slices the network sees at once, an odd number: the one to segment and its neighbours", minimum=1
     )
     deep_supervision: bool = setting(
-        False, "train on coarser outputs too; unet_plus_plus, unet_3_plus, nnunet, residual_encoder_unet"
+        False,
+        "train on all outputs where there are several; unet_plus_plus, unet_3_plus, nnunet, residual_encoder_unet",
     )
 
     def __post_init__(self) -> None:

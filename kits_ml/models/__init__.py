@@ -52,16 +52,16 @@ ARCHITECTURES = {
     "unet_3_plus": Architecture(unet_3_plus, "UNet 3+", "Huang 2020, 2004.08790", True),
     "r2_unet": Architecture(r2_unet, "R2U-Net", "Alom 2018, 1802.06955"),
     "multires_unet": Architecture(multires_unet, "MultiResUNet", "Ibtehaz 2019, 1902.04049"),
-    "dense_unet": Architecture(dense_unet, "dense U-Net (FC-DenseNet67)", "Jegou 2017, 1611.09326"),
+    "dense_unet": Architecture(dense_unet, "dense U-Net (FC-DenseNet)", "Jegou 2017, 1611.09326"),
     "se_unet": Architecture(se_unet, "squeeze-and-excitation U-Net", "Rundo 2019, 1904.08254"),
     "cbam_unet": Architecture(cbam_unet, "CBAM U-Net", "Woo 2018, 1807.06521"),
     "nnunet": Architecture(nnunet, "nnU-Net's 2-D U-Net", "Isensee 2021, 1904.08128", True),
     "residual_encoder_unet": Architecture(
         residual_encoder_unet, "nnU-Net's residual-encoder U-Net", "Isensee 2024, 2404.09556", True
     ),
-    "convnext_unet": Architecture(convnext_unet, "ConvNeXt U-Net (MedNeXt-S)", "Roy 2023, 2303.09975"),
-    "deeplab_v3_plus": Architecture(deeplab_v3_plus, "DeepLabV3+ (ResNet-50)", "Chen 2018, 1802.02611"),
-    "segformer": Architecture(segformer, "SegFormer-B0", "Xie 2021, 2105.15203"),
+    "convnext_unet": Architecture(convnext_unet, "ConvNeXt U-Net (MedNeXt)", "Roy 2023, 2303.09975"),
+    "deeplab_v3_plus": Architecture(deeplab_v3_plus, "DeepLabV3+", "Chen 2018, 1802.02611"),
+    "segformer": Architecture(segformer, "SegFormer", "Xie 2021, 2105.15203"),
 }
 
 
@@ -72,17 +72,18 @@ def build(settings: TrainSettings) -> keras.Model:
         A model with one output, or with a list of them where `deep_supervision` is on: see `without_supervision`.
 
     Raises:
-        InputError: an unknown name, an image size that cannot be halved `depth` times, or deep supervision where
-            there is none, or of a network so shallow that it has one output.
+        InputError: an unknown name, an image size that cannot be halved `depth` times or is one pixel then, or deep
+            supervision where there is none, or of a network so shallow that it has one output.
     """
     if settings.architecture not in ARCHITECTURES:
         raise InputError(
             f"architecture: unknown {settings.architecture!r}{suggestion(settings.architecture, list(ARCHITECTURES))}"
         )
     factor = 2**settings.depth
-    if settings.image_size % factor:
+    if settings.image_size % factor or settings.image_size == factor:
         raise InputError(
-            f"image_size: found {settings.image_size}, expected a multiple of {factor} for depth {settings.depth}"
+            f"image_size: found {settings.image_size}, expected a multiple of {factor} for depth {settings.depth}, "
+            f"and at least {2 * factor}: one pixel is nothing to normalise"
         )
     architecture = ARCHITECTURES[settings.architecture]
     if settings.deep_supervision and not architecture.deep_supervision:

@@ -11,6 +11,9 @@ def attention_unet(
 ) -> keras.Model:
     """Builds the U-Net with an additive attention gate on each skip connection but the first, as the paper has it.
 
+    Left out of what the paper's code has beyond its figure: a 1x1 convolution before and after each gate, one of the
+    gating signal, and deep supervision.
+
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.
         num_classes: classes of the softmax.
@@ -46,7 +49,8 @@ def _attention_gate(x, gating):
     """Scales a skip connection by what the coarser level makes of it, the paper's figure 2.
 
     The coefficients are found on the gating signal's grid (the paper's code takes the features there by a 2x2
-    convolution of stride 2, and as many intermediate filters as `x` has), and interpolated linearly back.
+    convolution of stride 2, and as many intermediate filters as `x` has), and interpolated linearly back. At first
+    they are near 1, as the paper wants them; the bias of 3 is its authors'.
 
     Args:
         x: the skip connection, `(batch, rows, columns, filters)`.
@@ -56,8 +60,9 @@ def _attention_gate(x, gating):
         `x` times coefficients in (0, 1) that its channels share.
     """
     filters = x.shape[-1]
-    theta = layers.Conv2D(filters, 2, strides=2, use_bias=False)(x)
-    phi = layers.Conv2D(filters, 1)(gating)
+    theta = layers.Conv2D(filters, 2, strides=2, use_bias=False, kernel_initializer="he_normal")(x)
+    phi = layers.Conv2D(filters, 1, kernel_initializer="he_normal")(gating)
     summed = layers.ReLU()(layers.Add()([theta, phi]))
-    coefficients = layers.Conv2D(1, 1, activation="sigmoid")(summed)
+    open_at_first = keras.initializers.Constant(3.0)
+    coefficients = layers.Conv2D(1, 1, activation="sigmoid", bias_initializer=open_at_first)(summed)
     return layers.Multiply()([x, enlarge(coefficients, 2)])

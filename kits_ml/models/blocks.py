@@ -3,9 +3,13 @@
 Feature maps are `(batch, rows, columns, channels)`.
 """
 
+import math
+
+import keras
 from keras import layers
 
-#: Averages over the last few hundred steps; Keras' default of 0.99 is too slow for short trainings.
+#: Averages over the last ten steps or so, as PyTorch does by default (its 0.1); Keras' 0.99 takes hundreds to forget
+#: the start, too slow for short trainings.
 BATCH_NORM_MOMENTUM = 0.9
 
 
@@ -40,7 +44,7 @@ def linear_convolution(
 
 
 def batch_norm(x):
-    """Batch normalisation with our momentum."""
+    """Batch normalisation with our momentum, and Keras' epsilon of 0.001, where PyTorch's is 0.00001."""
     return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
 
 
@@ -59,9 +63,26 @@ def double_convolution(x, filters: int):
     return convolution(convolution(x, filters), filters)
 
 
-def instance_norm(x):
-    """Each channel of each image by itself to mean 0 and variance 1, then scale and shift."""
-    return layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
+def depthwise_convolution(x, *, stride: int = 1):
+    """A 3x3 convolution of each channel by itself, with bias, that pads both sides alike.
+
+    Its weights are He's for the nine values that each is fed. Keras' default takes the channels for inputs too, and
+    draws weights that are too small by the root of their number.
+
+    Returns:
+        `(batch, rows / stride, columns / stride, channels)`.
+    """
+    padding = "same"
+    if stride > 1:
+        x = layers.ZeroPadding2D(1)(x)
+        padding = "valid"
+    initializer = keras.initializers.RandomNormal(stddev=math.sqrt(2 / 9))
+    return layers.DepthwiseConv2D(3, strides=stride, padding=padding, depthwise_initializer=initializer)(x)
+
+
+def instance_norm(x, *, gamma: str = "ones"):
+    """Each channel of each image by itself to mean 0 and variance 1, then scale (at first `gamma`) and shift."""
+    return layers.GroupNormalization(groups=-1, epsilon=1e-5, gamma_initializer=gamma)(x)
 
 
 def instance_convolution(x, filters: int, *, stride: int = 1):
@@ -78,7 +99,8 @@ def up_convolution(x, filters: int):
     """The U-Net's 2x2 up-convolution: a transposed convolution of stride 2.
 
     Its windows don't overlap, so it is a 1x1 convolution to four times the filters whose outputs are laid out as
-    2x2 squares. Written so, it runs on every backend (`Conv2DTranspose` fails in training on PyTorch).
+    2x2 squares. Written so, it runs on every backend (`Conv2DTranspose` fails in training on PyTorch), and has a bias
+    for each of a filter's four pixels where a transposed convolution has one.
 
     Args:
         x: `(batch, rows, columns, channels)`.
@@ -91,6 +113,14 @@ def up_convolution(x, filters: int):
     x = layers.Reshape((rows, columns, 2, 2, filters))(x)
     x = layers.Permute((1, 3, 2, 4, 5))(x)  # (rows, 2, columns, 2, filters)
     return layers.Reshape((2 * rows, 2 * columns, filters))(x)
+
+
+def hidden_units(filters: int) -> int:
+    """Of the small network that judges channels: a 16th of them, as in both papers (squeeze and excitation, CBAM).
+
+    Never fewer than 4: one alone, in a narrow network, may never fire.
+    """
+    return max(4, filters // 16)
 
 
 def enlarge(x, factor: int, *, interpolation: str = "bilinear"):

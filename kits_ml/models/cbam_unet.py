@@ -3,17 +3,11 @@
 import keras
 from keras import layers
 
-from kits_ml.models.blocks import batch_norm, classify, double_convolution, up_convolution
+from kits_ml.models.blocks import batch_norm, classify, double_convolution, hidden_units, up_convolution
 
 
 def cbam_unet(
-    *,
-    image_size: int,
-    num_classes: int,
-    base_filters: int = 16,
-    depth: int = 4,
-    input_channels: int = 1,
-    reduction: int = 16,
+    *, image_size: int, num_classes: int, base_filters: int = 16, depth: int = 4, input_channels: int = 1
 ) -> keras.Model:
     """Builds the U-Net with attention over channels, then over places, after each pair of convolutions.
 
@@ -23,8 +17,6 @@ def cbam_unet(
         base_filters: filters of the first level, doubled at each level below.
         depth: how often the resolution is halved.
         input_channels: channels of a slice: the slice and its neighbours.
-        reduction: how much narrower the channel attention's hidden layer is; the paper's 16, with no
-            fewer than 4 units (one alone, in a narrow network, may never fire).
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
@@ -35,28 +27,28 @@ def cbam_unet(
     x = inputs
     skips = []
     for level in range(depth):
-        x = _attend(double_convolution(x, base_filters * 2**level), reduction)
+        x = _attend(double_convolution(x, base_filters * 2**level))
         skips.append(x)
         x = layers.MaxPooling2D()(x)
 
-    x = _attend(double_convolution(x, base_filters * 2**depth), reduction)
+    x = _attend(double_convolution(x, base_filters * 2**depth))
 
     for level in reversed(range(depth)):
         x = up_convolution(x, base_filters * 2**level)
         x = layers.Concatenate()([skips[level], x])
-        x = _attend(double_convolution(x, base_filters * 2**level), reduction)
+        x = _attend(double_convolution(x, base_filters * 2**level))
 
     return keras.Model(inputs, classify(x, num_classes), name="cbam_unet")
 
 
-def _attend(x, reduction: int):
-    return _attend_places(_attend_channels(x, reduction))
+def _attend(x):
+    return _attend_places(_attend_channels(x))
 
 
-def _attend_channels(x, reduction: int):
+def _attend_channels(x):
     """One small network judges the channels by their means and by their maxima; the sum decides."""
     filters = x.shape[-1]
-    hidden = layers.Dense(max(4, filters // reduction), activation="relu")
+    hidden = layers.Dense(hidden_units(filters), activation="relu")
     judge = layers.Dense(filters)
     mean = judge(hidden(layers.GlobalAveragePooling2D(keepdims=True)(x)))
     highest = judge(hidden(layers.GlobalMaxPooling2D(keepdims=True)(x)))

@@ -7,8 +7,9 @@ from kits_ml.models.blocks import batch_norm, classify, convolution, enlarge, li
 
 #: Bottleneck blocks of each stage: ResNet-50's four, and more for depths above 5.
 NUM_BLOCKS = (3, 4, 6, 3, 3, 3, 3)
-#: Dilations of the pyramid where the features have a 16th of the image's resolution.
+#: Dilations of the pyramid on the paper's features, of 33 rows and columns (513 at an output stride of 16).
 RATES = (6, 12, 18)
+RATES_SIDE = 33
 
 
 def deeplab_v3_plus(
@@ -18,12 +19,16 @@ def deeplab_v3_plus(
     base_filters: int = 16,
     depth: int = 4,
     input_channels: int = 1,
-    rates: tuple[int, ...] | None = None,
 ) -> keras.Model:
-    """Builds DeepLabV3+: a dilated ResNet-50, atrous spatial pyramid pooling, and a decoder of one skip connection.
+    """Builds DeepLabV3+: a dilated ResNet, atrous spatial pyramid pooling, and a decoder of one skip connection.
 
-    The widths are the paper's relative to `base_filters`: 4 times for pyramid and decoder (256), 3/4 for the skip
-    connection (48). Convolutions of pyramid and decoder are whole ones; nothing is pretrained.
+    The blocks are ResNet-50's, with the stride in the 3x3 convolution (torchvision's "v1.5"; the paper has ResNet-101
+    and Xception). The widths are the paper's relative to `base_filters`: 4 times for pyramid and decoder (256), 3/4
+    for the skip connection (48). Convolutions of pyramid and decoder are whole ones; nothing is pretrained. The
+    pyramid reaches as far in relation to the features as the paper's: dilations that are as many pixels on fewer
+    features would see the padding alone (1706.05587, section 3.3).
+
+    Train it with several slices a step: the pyramid's mean over the image is normalised too, one number a slice.
 
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.
@@ -31,14 +36,11 @@ def deeplab_v3_plus(
         base_filters: filters of the ResNet's first convolution; the paper's 64.
         depth: how often the resolution is halved; stages beyond it are dilated. 4 is the paper's output stride of 16.
         input_channels: channels of a slice: the slice and its neighbours.
-        rates: dilations of the pyramid's 3x3 convolutions; without them the paper's, which are as far in the image at
-            every depth: 6, 12, 18 at an output stride of 16, twice that at 8.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
         `(batch, image_size, image_size, num_classes)`.
     """
-    rates = rates or tuple(max(1, round(rate * 16 / 2**depth)) for rate in RATES)
     inputs = keras.Input((image_size, image_size, input_channels), name="image")
 
     x = convolution(inputs, base_filters, kernel_size=7, stride=2)
@@ -54,7 +56,7 @@ def deeplab_v3_plus(
                 dilation *= 2  # in place of the stride, for all that follows
         stages.append(x)
 
-    x = _pyramid(x, 4 * base_filters, rates)
+    x = _pyramid(x, 4 * base_filters)
 
     low_level = convolution(stages[0], max(1, base_filters * 3 // 4), kernel_size=1)
     x = enlarge(x, low_level.shape[1] // x.shape[1])
@@ -74,8 +76,9 @@ def _bottleneck(x, filters: int, *, stride: int, dilation: int):
     return layers.ReLU()(layers.Add()([x, y]))
 
 
-def _pyramid(x, filters: int, rates: tuple[int, ...]):
+def _pyramid(x, filters: int):
     """The same features at several dilations, and their mean over the whole image."""
+    rates = [max(1, round(rate * x.shape[1] / RATES_SIDE)) for rate in RATES]
     branches = [convolution(x, filters, kernel_size=1)]
     branches += [convolution(x, filters, dilation=rate) for rate in rates]
     mean = convolution(layers.GlobalAveragePooling2D(keepdims=True)(x), filters, kernel_size=1)

@@ -5,17 +5,14 @@ from keras import layers
 
 from kits_ml.models.blocks import batch_norm, classify, enlarge, linear_convolution
 
+#: Convolutions of a block; FC-DenseNet67's.
+LAYERS_PER_BLOCK = 5
+
 
 def dense_unet(
-    *,
-    image_size: int,
-    num_classes: int,
-    base_filters: int = 16,
-    depth: int = 4,
-    input_channels: int = 1,
-    layers_per_block: int = 5,
+    *, image_size: int, num_classes: int, base_filters: int = 16, depth: int = 4, input_channels: int = 1
 ) -> keras.Model:
-    """Builds FC-DenseNet67: densely connected blocks; on the way up only a block's new feature maps go on.
+    """Builds FC-DenseNet: densely connected blocks; on the way up only a block's new feature maps go on.
 
     The growth rate, the new filters of each layer, is a third of `base_filters`, as in the paper. Departures: a step
     up is repetition and a 3x3 convolution in place of a transposed one (the same weights), and there is no dropout.
@@ -26,7 +23,6 @@ def dense_unet(
         base_filters: filters of the first convolution; the paper's 48.
         depth: how often the resolution is halved; the paper's 5.
         input_channels: channels of a slice: the slice and its neighbours.
-        layers_per_block: convolutions of a block.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
@@ -38,30 +34,30 @@ def dense_unet(
     x = linear_convolution(inputs, base_filters, use_bias=True)
     skips = []
     for _ in range(depth):
-        new = _dense_block(x, growth_rate, layers_per_block)
+        new = _dense_block(x, growth_rate)
         x = layers.Concatenate()([x, new])
         skips.append(x)
         x = layers.MaxPooling2D()(_normalised_convolution(x, x.shape[-1], kernel_size=1))
 
-    new = _dense_block(x, growth_rate, layers_per_block)
+    new = _dense_block(x, growth_rate)
 
     for level in reversed(range(depth)):
         up = enlarge(new, 2, interpolation="nearest")
-        up = linear_convolution(up, growth_rate * layers_per_block, use_bias=True)
+        up = linear_convolution(up, growth_rate * LAYERS_PER_BLOCK, use_bias=True)
         x = layers.Concatenate()([skips[level], up])
-        new = _dense_block(x, growth_rate, layers_per_block)
+        new = _dense_block(x, growth_rate)
 
     x = layers.Concatenate()([x, new])
     return keras.Model(inputs, classify(x, num_classes), name="dense_unet")
 
 
-def _dense_block(x, growth_rate: int, num_layers: int):
+def _dense_block(x, growth_rate: int):
     """Each layer sees the block's input and all layers before it; the result is the layers, without the input."""
     results = []
-    for _ in range(num_layers):
+    for _ in range(LAYERS_PER_BLOCK):
         seen = layers.Concatenate()([x, *results]) if results else x
         results.append(_normalised_convolution(seen, growth_rate))
-    return layers.Concatenate()(results) if num_layers > 1 else results[0]
+    return layers.Concatenate()(results)
 
 
 def _normalised_convolution(x, filters: int, *, kernel_size: int = 3):

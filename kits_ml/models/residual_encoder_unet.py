@@ -62,9 +62,12 @@ def residual_encoder_unet(
 
 
 def _residual_block(x, filters: int, *, stride: int):
-    """Two convolutions plus the input, which is averaged and projected where its shape differs (ResNet-D)."""
+    """Two convolutions plus the input, which is averaged and projected where its shape differs (ResNet-D).
+
+    The last scale is 0 at first, as in nnU-Net: a block begins as its shortcut.
+    """
     y = instance_convolution(x, filters, stride=stride)
-    y = instance_norm(linear_convolution(y, filters, use_bias=True))
+    y = instance_norm(linear_convolution(y, filters, use_bias=True), gamma="zeros")
     shortcut = layers.AveragePooling2D(2)(x) if stride == 2 else x
     if shortcut.shape[-1] != filters:
         shortcut = instance_norm(linear_convolution(shortcut, filters, kernel_size=1))

@@ -11,7 +11,7 @@ def residual_unet(
 ) -> keras.Model:
     """Builds the paper's ResUnet: pre-activated residual units, halving by a stride, doubling by repetition.
 
-    The shortcut is a 1x1 convolution where a unit changes the filters, as the paper's figure leaves open.
+    The shortcut is a 1x1 convolution; the paper's figure leaves open what it is.
 
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.

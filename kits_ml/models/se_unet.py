@@ -3,17 +3,11 @@
 import keras
 from keras import layers
 
-from kits_ml.models.blocks import classify, double_convolution, up_convolution
+from kits_ml.models.blocks import classify, double_convolution, hidden_units, up_convolution
 
 
 def se_unet(
-    *,
-    image_size: int,
-    num_classes: int,
-    base_filters: int = 16,
-    depth: int = 4,
-    input_channels: int = 1,
-    reduction: int = 16,
+    *, image_size: int, num_classes: int, base_filters: int = 16, depth: int = 4, input_channels: int = 1
 ) -> keras.Model:
     """Builds the U-Net with squeeze and excitation after each pair of convolutions (USE-Net's "Enc-Dec").
 
@@ -23,8 +17,6 @@ def se_unet(
         base_filters: filters of the first level, doubled at each level below.
         depth: how often the resolution is halved.
         input_channels: channels of a slice: the slice and its neighbours.
-        reduction: how much narrower the excitation's hidden layer is; the paper's 16, with no
-            fewer than 4 units (one alone, in a narrow network, may never fire).
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
@@ -35,23 +27,23 @@ def se_unet(
     x = inputs
     skips = []
     for level in range(depth):
-        x = _excite(double_convolution(x, base_filters * 2**level), reduction)
+        x = _excite(double_convolution(x, base_filters * 2**level))
         skips.append(x)
         x = layers.MaxPooling2D()(x)
 
-    x = _excite(double_convolution(x, base_filters * 2**depth), reduction)
+    x = _excite(double_convolution(x, base_filters * 2**depth))
 
     for level in reversed(range(depth)):
         x = up_convolution(x, base_filters * 2**level)
         x = layers.Concatenate()([skips[level], x])
-        x = _excite(double_convolution(x, base_filters * 2**level), reduction)
+        x = _excite(double_convolution(x, base_filters * 2**level))
 
     return keras.Model(inputs, classify(x, num_classes), name="se_unet")
 
 
-def _excite(x, reduction: int):
+def _excite(x):
     """Scales each channel by a number in (0, 1) that the means of all channels decide."""
     filters = x.shape[-1]
     squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    hidden = layers.Dense(max(4, filters // reduction), activation="relu")(squeezed)
+    hidden = layers.Dense(hidden_units(filters), activation="relu")(squeezed)
     return layers.Multiply()([x, layers.Dense(filters, activation="sigmoid")(hidden)])

@@ -3,27 +3,21 @@
 import keras
 from keras import layers
 
-from kits_ml.models.blocks import classify, convolution, enlarge, linear_convolution
+from kits_ml.models.blocks import classify, convolution, depthwise_convolution, enlarge, linear_convolution
 
 #: Of each stage, MiT-B0's: attention heads (`base_filters` wide each), and how much coarser keys and values are.
 NUM_HEADS = (1, 2, 5, 8, 8, 8, 8)
 REDUCTIONS = (8, 4, 2, 1, 1, 1, 1)
+BLOCKS_PER_STAGE = 2
 
 
 def segformer(
-    *,
-    image_size: int,
-    num_classes: int,
-    base_filters: int = 16,
-    depth: int = 4,
-    input_channels: int = 1,
-    blocks_per_stage: int = 2,
-    decoder_filters: int | None = None,
+    *, image_size: int, num_classes: int, base_filters: int = 16, depth: int = 4, input_channels: int = 1
 ) -> keras.Model:
-    """Builds SegFormer-B0: a pyramid of transformer stages without position codes, and a decoder of 1x1 convolutions.
+    """Builds SegFormer: a pyramid of transformer stages without position codes, and a decoder of 1x1 convolutions.
 
-    As in the paper the logits have a quarter of the resolution and are enlarged linearly. Left out: dropout,
-    stochastic depth and pretraining.
+    The proportions are B0's: its decoder is eight times as wide as the first stage (256). As in the paper the logits
+    have a quarter of the resolution and are enlarged linearly. Left out: dropout, stochastic depth and pretraining.
 
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.
@@ -31,14 +25,12 @@ def segformer(
         base_filters: width of the first stage and of an attention head; the paper's 32.
         depth: how often the resolution is halved: twice by the first stage, once by each other; the paper's 5.
         input_channels: channels of a slice: the slice and its neighbours.
-        blocks_per_stage: transformer blocks; 2 in B0.
-        decoder_filters: width of the decoder; without it 8 times `base_filters`, B0's 256.
 
     Returns:
         A model from `(batch, image_size, image_size, input_channels)` to probabilities
         `(batch, image_size, image_size, num_classes)`.
     """
-    decoder_filters = decoder_filters or 8 * base_filters
+    decoder_filters = 8 * base_filters
     inputs = keras.Input((image_size, image_size, input_channels), name="image")
 
     x = inputs
@@ -46,7 +38,7 @@ def segformer(
     for stage in range(max(1, depth - 1)):
         stride = 2 if stage else min(4, 2**depth)
         x = _patch_embedding(x, base_filters * NUM_HEADS[stage], kernel_size=3 if stage else 7, stride=stride)
-        for _ in range(blocks_per_stage):
+        for _ in range(BLOCKS_PER_STAGE):
             x = layers.Add()([x, _attention(_layer_norm(x), NUM_HEADS[stage], REDUCTIONS[stage])])
             x = layers.Add()([x, _mix_feed_forward(_layer_norm(x))])
         x = _layer_norm(x)
@@ -82,8 +74,8 @@ def _mix_feed_forward(x):
     """A network for each place, with a 3x3 depthwise convolution in it that tells places apart."""
     filters = x.shape[-1]
     y = layers.Dense(4 * filters)(x)
-    y = layers.DepthwiseConv2D(3, padding="same")(y)
-    return layers.Dense(filters)(layers.Activation("gelu")(y))
+    y = layers.Activation("gelu")(depthwise_convolution(y))
+    return layers.Dense(filters)(y)
 
 
 def _layer_norm(x):

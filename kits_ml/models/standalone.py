@@ -9,10 +9,11 @@ import keras
 
 
 def standalone(model: keras.Model) -> keras.Model:
-    """A copy with the same weights that computes in float32, on one device.
+    """A copy with the same weights that computes in float32, on one device, and knows nothing of its training.
 
-    A network that was trained in half precision or on several devices would ask for both wherever it is loaded. Call
-    outside the scope of `runtime.device_scope`.
+    A network that was trained in half precision or on several devices would ask for both wherever it is loaded, and
+    for our losses; its file would hold the optimiser's moments too, twice the weights. Call outside the scope of
+    `runtime.device_scope`.
     """
     config = _in_float32(json.loads(model.to_json()))
     config.pop("compile_config", None)  # names a loss that only training knows

@@ -9,7 +9,7 @@ from kits_ml.models.blocks import classify, double_convolution, up_convolution
 def unet(
     *, image_size: int, num_classes: int, base_filters: int = 16, depth: int = 4, input_channels: int = 1
 ) -> keras.Model:
-    """Builds the U-Net of the paper, with padded convolutions and batch normalisation.
+    """Builds the U-Net of the paper, with padded convolutions and batch normalisation, and without its dropout.
 
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.

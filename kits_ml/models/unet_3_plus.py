@@ -17,7 +17,7 @@ def unet_3_plus(
 ) -> keras.Model:
     """Builds UNet 3+: each decoder level sees every scale, finer ones of the encoder and coarser ones of the decoder.
 
-    The paper's classification-guided module, which needs a label a slice, is left out.
+    The paper's classification-guided module is left out: it is an output of another kind, with a loss of its own.
 
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.

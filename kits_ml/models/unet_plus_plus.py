@@ -17,6 +17,8 @@ def unet_plus_plus(
 ) -> keras.Model:
     """Builds U-Net++: U-Nets of every depth, nested, each node fed by all nodes of its level to its left.
 
+    With batch normalisation, and without the dropout and the L2 penalty of the paper's code.
+
     Args:
         image_size: rows and columns of a slice; a multiple of `2 ** depth`.
         num_classes: classes of the softmax.
