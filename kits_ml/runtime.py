@@ -164,6 +164,11 @@ def num_devices() -> int:
     return _configured.num_devices
 
 
+def precision() -> str:
+    """What the network computes in."""
+    return _configured.precision
+
+
 def loader_threads() -> int:
     """How many threads should make batches: one beside a CPU, which the network takes whole, more beside others."""
     return 1 if accelerator().kind == "cpu" else max(1, min(MOST_LOADER_THREADS, (os.cpu_count() or 1) - 1))

@@ -12,7 +12,7 @@ from kits_ml.settings import Settings, setting
 class DeviceSettings(Settings):
     """Seed, precision, threads and devices."""
 
-    seed: int = setting(0, "of the weights, the order of slices and their augmentation", minimum=0)
+    seed: int = setting(0, "of the weights, the order of slices and their augmentation", minimum=0, maximum=2**32 - 1)
     deterministic: bool = setting(
         False,
         "only operations that give the same bits each time: same seed, same weights, on the same machine with the "
@@ -31,7 +31,7 @@ class DeviceSettings(Settings):
     )
     num_devices: int = setting(
         1,
-        "GPUs (or CPUs) that share each batch; 0: all there are; batch normalisation and Dice losses see a device's "
-        "part of the batch, but with JAX all of it",
+        "GPUs (or CPUs) that share each batch; 0: all there are; Dice losses see a device's part of the batch, but "
+        "with JAX all of it",
         minimum=0,
     )

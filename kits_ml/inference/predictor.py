@@ -15,7 +15,7 @@ from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import frames, preprocessing
 from kits_ml.data.neighbours import stack_neighbours
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, first_line
 from kits_ml.inference import mirroring
 from kits_ml.inference.engines import MODEL_FILE, Network, for_prediction, load_network
 from kits_ml.inference.segmenting import (
@@ -212,9 +212,15 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     """What is known of a saved model, without loading it.
 
     Raises:
-        InputError: the folder holds no such model.
+        InputError: the folder holds no such model, or a damaged description.
     """
     folder = Path(folder)
     if not (folder / MODEL_FILE).exists() or not (folder / DESCRIPTION_FILE).exists():
         raise InputError(f"{folder}: no kits_ml model; expected {MODEL_FILE} and {DESCRIPTION_FILE}")
-    return json.loads((folder / DESCRIPTION_FILE).read_text())
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    except ValueError as error:
+        raise InputError(f"{folder / DESCRIPTION_FILE}: damaged ({first_line(error)}); expected JSON") from error
+    if not isinstance(description, dict):
+        raise InputError(f"{folder / DESCRIPTION_FILE}: found a {type(description).__name__}, expected a mapping")
+    return description

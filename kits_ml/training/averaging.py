@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kits_ml.training.budget import sync_state
-
 
 class AverageWeights(keras.callbacks.Callback):
     """Puts the optimiser's moving average into the model for the callbacks between this and `give_back`.
@@ -39,7 +37,6 @@ class AverageWeights(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self.model.non_trainable_weights or (self.first_step + batch + 1) % self.accumulation_steps:
             return
-        sync_state(self.model)
         found = _values(self.model.non_trainable_weights)
         if self.statistics is None:
             self.statistics = found

@@ -38,9 +38,9 @@ def rates_of_steps(settings: TrainSettings) -> np.ndarray | None:
     """The learning rate of each step of the training, `(steps,)` float32; None where the clock decides it."""
     if settings.max_minutes is not None:
         return None
-    schedule, steps = make_schedule(settings), np.arange(num_steps(settings))
-    of_updates = steps - steps % settings.accumulation_steps
-    return np.array([schedule(step / len(steps)) for step in of_updates.tolist()], np.float32)
+    schedule, steps = make_schedule(settings), num_steps(settings)
+    of_updates = (schedule(step / steps) for step in range(0, steps, settings.accumulation_steps))
+    return np.fromiter(of_updates, np.float32).repeat(settings.accumulation_steps)[:steps]
 
 
 class Budget(keras.callbacks.Callback):
@@ -108,7 +108,6 @@ class Budget(keras.callbacks.Callback):
             self._look()
             before, self.learning_rate = self.learning_rate, self.schedule(self.progress(step))
             if self.max_minutes is not None and self.learning_rate != before:
-                sync_state(self.model)
                 self.model.optimizer.learning_rate = self.learning_rate
 
     def on_train_batch_end(self, batch, logs=None):
@@ -179,10 +178,3 @@ class EarlyStopping(keras.callbacks.Callback):
 
     def set_state(self, state: Mapping[str, float]) -> None:
         self.score, self.waited = state["score"], state["waited"]
-
-
-def sync_state(model: keras.Model) -> None:
-    """Puts the state into the variables where the backend keeps it elsewhere within an epoch (JAX)."""
-    sync = getattr(model, "jax_state_sync", None)
-    if sync is not None:
-        sync()

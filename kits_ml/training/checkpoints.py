@@ -209,7 +209,7 @@ class CheckpointFile:
             write(self.path, checkpoint)
         except OSError as error:
             log.warning(
-                "checkpoint %s: not written (%s); training goes on, and a restart begins at the one before",
+                "checkpoint %s: not written (%s); training goes on; a restart begins at the one before, if any",
                 *(self.path, error.strerror or error),
             )
             return False

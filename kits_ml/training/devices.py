@@ -11,15 +11,21 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
 
 
-def check_devices(settings: TrainSettings, *, num_devices: int) -> None:
-    """Refuses what several devices cannot do.
+def check_devices(settings: TrainSettings, *, num_devices: int, precision: str) -> None:
+    """Refuses what several devices, or a precision, cannot do.
 
     JAX compiles one step for all devices, which sees the whole batch and its whole gradient. TensorFlow runs the step
     on each device, with a part of the batch.
 
     Raises:
-        InputError: a batch that cannot be shared out evenly, or what Keras does on each device by itself.
+        InputError: a batch that cannot be shared out evenly, what Keras does on each device by itself, or gradients
+            summed up in float16.
     """
+    if settings.accumulation_steps > 1 and precision == "float16":
+        raise InputError(
+            f"accumulation_steps: found {settings.accumulation_steps} in float16, expected 1, or another precision: "
+            "a gradient that overflows is left out, and updates would fall on other steps than the learning rate's"
+        )
     if settings.batch_size % num_devices:
         raise InputError(f"batch_size: found {settings.batch_size}, expected a multiple of num_devices {num_devices}")
     if num_devices == 1 or keras.backend.backend() == "jax":

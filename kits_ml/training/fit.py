@@ -38,8 +38,8 @@ class Fitted:
     """What a training gives.
 
     Attributes:
-        model: with the best weights; it has one output, also after deep supervision, and computes in float32 on one
-            device, whatever it was trained in and on.
+        model: with the best weights, and nothing of the training; it has one output, also after deep supervision, and
+            computes in float32 on one device, whatever it was trained in and on.
         history: a list of values an epoch, by metric name.
         best_epoch: counted from 0.
         best_score: of `SELECTION_METRIC`.
@@ -81,7 +81,7 @@ def fit(
         StoppedError: by Ctrl-C or SIGTERM, after a checkpoint.
         InputError: a checkpoint of another model, or settings that the devices cannot follow.
     """
-    check_devices(settings, num_devices=runtime.num_devices())
+    check_devices(settings, num_devices=runtime.num_devices(), precision=runtime.precision())
     label_sizes = [shape[1] for shape in model.output_shape] if isinstance(model.output, list) else None
     reported = make_as_reported(settings)
     with runtime.device_scope():
@@ -110,12 +110,12 @@ def fit(
             _run(model, batches, num_epochs=num_epochs, keeper=keeper, resumed=resumed)
         except BadLossError as error:
             if best.weights:
-                error.fitted = _fitted(model, single, best=best, course=course, elapsed_s=spent.elapsed_s)
+                error.fitted = _fitted(model, best=best, course=course, elapsed_s=spent.elapsed_s)
             raise
         finally:
             progress.close()
         keeper.finish(num_epochs)
-    return _fitted(model, single, best=best, course=course, elapsed_s=spent.elapsed_s)
+    return _fitted(model, best=best, course=course, elapsed_s=spent.elapsed_s)
 
 
 def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
@@ -128,10 +128,8 @@ def fitted_before(model: keras.Model, checkpoint: Checkpoint) -> Fitted:
     best, course = BestWeights(SELECTION_METRIC), Course()
     checkpoint.restore_callbacks([best, course])
     best.weights = list(checkpoint.arrays["best"])
-    single = models.without_supervision(model)
-    single.compile(jit_compile=runtime.jit_compile())
     elapsed_s = checkpoint.callbacks[budget.Budget.__name__]["elapsed_s"]
-    return _fitted(model, single, best=best, course=course, elapsed_s=elapsed_s)
+    return _fitted(model, best=best, course=course, elapsed_s=elapsed_s)
 
 
 def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
@@ -141,13 +139,10 @@ def history_before(checkpoint: Checkpoint) -> dict[str, list[float]]:
     return course.history
 
 
-def _fitted(
-    model: keras.Model, single: keras.Model, *, best: BestWeights, course: Course, elapsed_s: float
-) -> Fitted:
+def _fitted(model: keras.Model, *, best: BestWeights, course: Course, elapsed_s: float) -> Fitted:
     best.restore(model)
-    plain = model.dtype_policy.name == "float32" and runtime.num_devices() == 1
     return Fitted(
-        model=single if plain else standalone(single),
+        model=standalone(models.without_supervision(model)),
         history=course.history,
         best_epoch=best.epoch,
         best_score=best.score,

@@ -25,17 +25,17 @@ class StopRequest:
         self.signal_number: int | None = None
 
     def receive(self, signal_number: int, frame: Any = None) -> None:
-        """Notes a signal; a second Ctrl-C stops at once.
+        """Notes a signal; Ctrl-C after one stops at once.
 
         Raises:
-            KeyboardInterrupt: at a second Ctrl-C.
+            KeyboardInterrupt: at Ctrl-C after another signal, or after Ctrl-C.
         """
-        if self.signal_number == signal_number == signal.SIGINT:
+        if self.signal_number is not None and signal_number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signal_number is None:
             self.signal_number = signal_number
             log.warning(
-                "stopping after this step, or after the validation that runs; Ctrl-C again stops at once and loses "
+                "stopping after this step, or after the validation that runs; Ctrl-C now stops at once and loses "
                 "what came after the last checkpoint"
             )
 

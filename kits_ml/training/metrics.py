@@ -46,13 +46,10 @@ def scores_by_case(
     model: keras.Model, slices: SliceArrays, *, batch_size: int, observe: Observer | None = None
 ) -> dict[str, dict[str, float]]:
     """The scores of each patient, by case name; arguments and names of scores as of `validation_scores`."""
-    matrices = {
-        name: sum(
-            scores.confusion_matrix(labels, predicted)
-            for labels, predicted in _predictions(model, slices, where, batch_size, observe)
-        )
-        for name, where in slices.ranges().items()
-    }
+    names = [name for name, where in slices.ranges().items() for _ in range(where.start, where.stop)]
+    matrices: dict[str, np.ndarray] = {}
+    for name, (labels, predicted) in zip(names, _predictions(model, slices, batch_size, observe), strict=True):
+        matrices[name] = matrices.get(name, 0) + scores.confusion_matrix(labels, predicted)
     return {name: case_scores(matrix) for name, matrix in matrices.items()}
 
 
@@ -78,14 +75,19 @@ def case_scores(matrix: np.ndarray) -> dict[str, float]:
 
 
 def _predictions(
-    model: keras.Model, slices: SliceArrays, where: slice, batch_size: int, observe: Observer | None
+    model: keras.Model, slices: SliceArrays, batch_size: int, observe: Observer | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Labels and most probable classes of each slice, in order.
+
+    Batches are all as large, whatever the cases' lengths: XLA compiles a network for each size that it is given. The
+    last is filled up with slices that are there already.
+    """
     input_slices = model.input_shape[-1]
-    for start in range(where.start, where.stop, batch_size):
-        positions = np.arange(start, min(start + batch_size, where.stop))
+    for start in range(0, len(slices), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(slices)))
         labels = slices.labels_of(positions)
-        grey = slices.with_neighbours(positions, input_slices)
-        probabilities = np.asarray(model.predict_on_batch(network_input(grey)))
+        grey = slices.with_neighbours(np.resize(positions, batch_size), input_slices)
+        probabilities = np.asarray(model.predict_on_batch(network_input(grey)))[: len(positions)]
         if observe:
             observe(labels, probabilities)
-        yield labels, probabilities.argmax(axis=-1).astype(np.uint8)
+        yield from zip(labels, probabilities.argmax(axis=-1).astype(np.uint8), strict=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,7 @@ def start_from(model: keras.Model, path: Path, *, source: str, settings: TrainSe
     _compare_settings(description, settings, source)
     try:
         loaded = keras.saving.load_model(file, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"init_from {source}: cannot be loaded ({first_line(error)})") from error
     _copy_weights(models.without_supervision(loaded), models.without_supervision(model), source)
     return Parent(source=source, description=description)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from mlflow.exceptions import MlflowException
 
-from kits_ml.config import TrainSettings
+from kits_ml.config import PromoteSettings, TrainSettings
 from kits_ml.data import images
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, StoppedError, first_line
 from kits_ml.evaluation import aggregates, evidence, tables
 from kits_ml.inference.engines import ONNX_FILE
 from kits_ml.inference.predictor import Predictor
@@ -19,7 +20,9 @@ from kits_ml.models.onnx_export import export_onnx
 from kits_ml.tracking import model_card, registry, runs
 from kits_ml.tracking.model_card import Card
 from kits_ml.workflows.prepare import Prepared
+from kits_ml.workflows.promote import Promotion, pass_gate
 from kits_ml.workflows.report import Evaluated
+from kits_ml.workflows.resume import stopped_with
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,31 @@ def log_and_register(
     if not settings.register:
         return None
     return registry.register(model_uri, settings.model_name, description=model_card.short(card))
+
+
+def put_through_gate(registered: registry.Registered | None, settings: TrainSettings) -> Promotion | None:
+    """Lets the gate decide on a registered model. Whatever that comes to, its training is finished.
+
+    Returns:
+        None where nothing was registered, `promote` is off, or the gate did not answer.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; it says that the training is finished.
+    """
+    if registered is None or not settings.promote:
+        return None
+    name, version = registered.name, int(registered.version)
+    later = f"kits-ml promote --model {name} --version {version}"
+    try:
+        return pass_gate(PromoteSettings(model=name, version=version, batch_size=settings.batch_size))
+    except (InputError, MlflowException) as error:
+        log.warning(
+            "%s, version %d, did not come through the gate: %s; try `%s`", name, version, first_line(error), later
+        )
+        return None
+    except (StoppedError, KeyboardInterrupt) as error:
+        done = f"the training is finished and version {version} of {name} registered; its gate: {later}"
+        raise stopped_with(error, done) from error
 
 
 def write_folder(

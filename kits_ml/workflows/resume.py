@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import filelock
 
 from kits_ml import runtime
 from kits_ml.config import CheckpointSettings, TrainSettings
@@ -23,6 +23,9 @@ from kits_ml.training.warm_start import Parent
 from kits_ml.workflows.prepare import Prepared
 
 log = logging.getLogger(__name__)
+
+#: Beside the checkpoint: held by the process that trains, and let go of by the system when that is killed.
+LOCK_FILE = "lock"
 
 #: Settings that decide where and how fast, not what comes out: a training may go on with others.
 FREE_SETTINGS = {
@@ -93,8 +96,8 @@ def find_stopped(settings: TrainSettings) -> Stopped | None:
         if not path.exists():
             raise InputError(f"resume_run {settings.resume_run}: found no {path}; expected an unfinished training")
         stopped = Stopped(path=path, checkpoint=checkpoints.read(path, only_record=True))
-        if _is_running(stopped):
-            raise InputError(f"resume_run {settings.resume_run}: still runs, as process {_process(stopped)[0]}")
+        if _is_running(path.parent):
+            raise InputError(f"resume_run {settings.resume_run}: still runs, in another process")
     elif settings.resume:
         waiting = _waiting(Path(settings.checkpoints))
         if not waiting:
@@ -113,13 +116,36 @@ def find_stopped(settings: TrainSettings) -> Stopped | None:
     return stopped
 
 
+@contextlib.contextmanager
+def claimed(settings: TrainSettings, run_id: str) -> Iterator[None]:
+    """Holds a run's folder of checkpoints, so that no other process goes on with what runs here.
+
+    A folder that holds no checkpoint in the end is removed.
+
+    Raises:
+        InputError: another process has it.
+    """
+    folder = Path(settings.checkpoints) / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InputError(f"resume: run {run_id} still runs, in another process") from error
+    try:
+        yield
+    finally:
+        if not (folder / CHECKPOINT_FILE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
 def checkpoint_file(
     settings: TrainSettings, prepared: Prepared, *, run_id: str, parent: Parent | None
 ) -> CheckpointFile:
     """Where the checkpoints of a run go, and what they say of it."""
     about = {
         "run_id": run_id,
-        "process": [os.getpid(), psutil.Process().create_time()],
         "settings": _fixed(settings),
         "parent": dataclasses.asdict(parent) if parent else None,
         **_data_digests(prepared),
@@ -130,22 +156,22 @@ def checkpoint_file(
 
 def forget(file: CheckpointFile) -> None:
     """Removes the checkpoint of a training that needs it no more."""
-    shutil.rmtree(file.path.parent, ignore_errors=True)
+    file.path.unlink(missing_ok=True)
 
 
 def way_on(settings: TrainSettings, run_id: str) -> str:
     """What a person does to go on with a run that ended early."""
     if not (Path(settings.checkpoints) / run_id / CHECKPOINT_FILE).exists():
-        return "no step was done; cases that are prepared stay so"
+        return "no checkpoint was written, so the same command starts anew; cases that are prepared stay so"
     return f"to go on: the same command with --resume true, or --resume_run {run_id}"
 
 
-def with_way_on(error: StoppedError | KeyboardInterrupt, settings: TrainSettings, run_id: str) -> StoppedError:
-    """The error that ends a training on request, and says how to go on."""
+def stopped_with(error: StoppedError | KeyboardInterrupt, way: str) -> StoppedError:
+    """The error that ends a command on request, and says how to go on."""
     what, number = "stopped by Ctrl-C", int(signal.SIGINT)
     if isinstance(error, StoppedError):
         what, number = str(error), error.exit_code - 128
-    return StoppedError(f"{what}; {way_on(settings, run_id)}", signal_number=number)
+    return StoppedError(f"{what}; {way}", signal_number=number)
 
 
 def _fixed(settings: TrainSettings) -> dict[str, Any]:
@@ -167,7 +193,7 @@ def _waiting(folder: Path) -> list[Stopped]:
         except InputError as error:
             log.warning("%s", error)
             continue
-        if not _is_running(stopped):
+        if not _is_running(path.parent):
             found.append(stopped)
     return found
 
@@ -182,16 +208,12 @@ def _differences(stopped: Stopped, settings: TrainSettings) -> list[str]:
     ]
 
 
-def _process(stopped: Stopped) -> tuple[int, float]:
-    return tuple(stopped.checkpoint.about["process"])
-
-
-def _is_running(stopped: Stopped) -> bool:
-    """Whether the process that wrote the checkpoint lives, on this machine; another may have got its number."""
-    number, created = _process(stopped)
+def _is_running(folder: Path) -> bool:
+    """Whether a process trains the run whose checkpoints these are."""
+    lock = filelock.FileLock(folder / LOCK_FILE)
     try:
-        process = psutil.Process(number)
-        alive = abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-    return alive and number != os.getpid()
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False

@@ -35,7 +35,7 @@ def new_model(settings: TrainSettings) -> keras.Model:
         deterministic=settings.deterministic,
         num_devices=settings.num_devices,
     )
-    check_devices(settings, num_devices=runtime.num_devices())
+    check_devices(settings, num_devices=runtime.num_devices(), precision=runtime.precision())
     runtime.seed_everything(settings.seed)
     with runtime.device_scope():
         model = models.build(settings)

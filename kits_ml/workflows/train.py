@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from kits_ml import figures, models, runtime
-from kits_ml.config import ArchitectureSettings, PromoteSettings, TrainSettings
+from kits_ml.config import ArchitectureSettings, TrainSettings
 from kits_ml.config.unused import unused_settings
 from kits_ml.data import training_range
 from kits_ml.errors import CasesFailedError, InputError, StoppedError, first_line
@@ -33,9 +34,9 @@ from kits_ml.training.interrupts import ended_by_sigterm
 from kits_ml.training.warm_start import Parent
 from kits_ml.workflows import resume, start
 from kits_ml.workflows.evaluate import describe_model, loader_of, score_model
-from kits_ml.workflows.packaging import log_and_register
+from kits_ml.workflows.packaging import log_and_register, put_through_gate
 from kits_ml.workflows.prepare import FINGERPRINTS_JSON, Prepared, prepare
-from kits_ml.workflows.promote import Promotion, pass_gate
+from kits_ml.workflows.promote import Promotion
 from kits_ml.workflows.report import Evaluated, log_evaluation, write_evaluation
 from kits_ml.workflows.resume import Stopped
 from kits_ml.workflows.select import measure_cases
@@ -102,13 +103,40 @@ def train(settings: TrainSettings) -> Trained:
         run_name=settings.run_name or settings.architecture,
         resumed_run=stopped.run_id if stopped else None,
     )
-    with ended_by_sigterm(), opened as active:
-        try:
-            return _train(model, settings, active=active, stopped=stopped, parent=parent)
-        except (StoppedError, KeyboardInterrupt) as error:
-            raise resume.with_way_on(error, settings, active.info.run_id) from error
-        except MlflowException as error:
-            raise InputError(f"MLflow: {first_line(error)}; {resume.way_on(settings, active.info.run_id)}") from error
+    with ended_by_sigterm(), contextlib.ExitStack() as stack:
+        if stopped:
+            stack.enter_context(resume.claimed(settings, stopped.run_id))
+        active = stack.enter_context(opened)
+        run_id = active.info.run_id
+        if not stopped:
+            stack.enter_context(resume.claimed(settings, run_id))
+        with _told(settings, run_id):
+            trained = _train(model, settings, active=active, stopped=stopped, parent=parent)
+        promotion = put_through_gate(trained.registered, settings)
+        return (
+            dataclasses.replace(trained, promotion=promotion, registered=promotion.registered)
+            if promotion
+            else trained
+        )
+
+
+@contextlib.contextmanager
+def _told(settings: TrainSettings, run_id: str) -> Iterator[None]:
+    """Makes what ends a training early one line that says how to go on."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt) as error:
+        raise resume.stopped_with(error, resume.way_on(settings, run_id)) from error
+    except MlflowException as error:
+        raise InputError(f"MLflow: {first_line(error)}; {resume.way_on(settings, run_id)}") from error
+    except Exception as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"batch_size: found {settings.batch_size} slices of {settings.image_size}x{settings.image_size} for "
+            f"{settings.architecture} with {settings.base_filters} filters, more than the memory holds; expected "
+            "fewer (accumulation_steps makes up for it), or a smaller network"
+        ) from error
 
 
 def _train(
@@ -143,30 +171,16 @@ def _train(
     example_scan = prepared.cases[example_case].image_path
     registered = log_and_register(predictor, prepared, settings, evaluated=evaluated, example_scan=example_scan)
     resume.forget(file)
-    promotion = _promote(registered, settings) if registered and settings.promote else None
     return Trained(
         run_id=run_id,
         artifacts=active.info.artifact_uri.removeprefix("file://"),
         scores={part: found.cases for part, found in evaluated.items()},
         summaries={part: found.summary for part, found in evaluated.items()},
-        registered=promotion.registered if promotion else registered,
-        promotion=promotion,
+        registered=registered,
+        promotion=None,
         example_case=example_case,
         example_scan=example_scan,
     )
-
-
-def _promote(registered: registry.Registered, settings: TrainSettings) -> Promotion | None:
-    """Puts the model through the gate. Whatever that comes to, the training is finished."""
-    wanted = {"model": registered.name, "version": int(registered.version), "batch_size": settings.batch_size}
-    try:
-        return pass_gate(PromoteSettings(**wanted))
-    except (InputError, MlflowException) as error:
-        log.warning(
-            "%s, version %s, did not come through the gate: %s; try `kits-ml promote` later",
-            *(registered.name, registered.version, first_line(error)),
-        )
-        return None
 
 
 def _with_best_weights(
@@ -180,13 +194,14 @@ def _with_best_weights(
 ) -> InputError:
     """Logs the best weights until the loss became no number, and says where they are."""
     run_id = mlflow.active_run().info.run_id
-    resume.forget(file)  # going on would end in the same step
     if error.fitted is None:
+        resume.forget(file)  # going on would end in the same step
         return InputError(f"{error}. No epoch was finished, so no weights are kept")
     with tempfile.TemporaryDirectory() as folder:
         predictor = _predictor(error.fitted, prepared, settings, run_id=run_id, parent=parent, training=training)
         predictor.save(Path(folder))
         mlflow.log_artifacts(folder, BEST_WEIGHTS)
+    resume.forget(file)  # not before: it holds the best weights too
     return InputError(
         f"{error}. The best weights until then, of epoch {error.fitted.best_epoch + 1} with val_foreground_iou "
         f"{error.fitted.best_score:.3f}, are kept: runs:/{run_id}/{BEST_WEIGHTS}, for --init_from or --model"
@@ -209,8 +224,6 @@ def _fit(
     stopped: Stopped | None,
 ) -> Fitted:
     checkpoint = stopped.load() if stopped else None
-    if checkpoint:
-        file.write(dataclasses.replace(checkpoint, about=file.about))  # now this process has it
     if checkpoint and checkpoint.fitted:
         fitted = fitted_before(model, checkpoint)
         runs.EpochLog(fitted.history).flush()

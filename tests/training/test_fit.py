@@ -36,6 +36,33 @@ def test_it_learns_and_the_model_holds_the_best_weights():
     assert again["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-3)
 
 
+def test_what_is_kept_knows_nothing_of_its_training(tmp_path):
+    _, fitted = _fit(dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3))
+    fitted.model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")  # with keras alone, which does not know our losses
+    image = np.random.default_rng(0).random((1, 32, 32, 1), np.float32)
+    np.testing.assert_array_equal(again.predict_on_batch(image), fitted.model.predict_on_batch(image))
+    assert getattr(again, "optimizer", None) is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_validation_sees_one_size_of_batches_and_each_slice_once(batch_size):
+    shapes, seen = [], []
+
+    class Network:
+        input_shape = (None, 32, 32, 1)
+
+        def predict_on_batch(self, images):
+            shapes.append(images.shape)
+            return np.stack([1 - images[..., 0], images[..., 0], 0 * images[..., 0]], axis=-1)
+
+    slices = squares(1)
+    found = validation_scores(Network(), slices, batch_size=batch_size, observe=lambda labels, _: seen.append(labels))
+    assert set(shapes) == {(batch_size, 32, 32, 1)}
+    np.testing.assert_array_equal(np.concatenate(seen), slices.labels_of(np.arange(len(slices))))
+    assert found == validation_scores(Network(), slices, batch_size=7)
+
+
 def test_the_same_seed_gives_the_same_course():
     short = dataclasses.replace(SETTINGS, epochs=1, steps_per_epoch=3)
     first, second = (_fit(short)[1].history for _ in range(2))

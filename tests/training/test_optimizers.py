@@ -180,9 +180,16 @@ def test_settings_that_fit_nothing_are_refused(change, message):
 def test_what_several_devices_cannot_do_is_refused(change, message, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     settings = dataclasses.replace(TrainSettings(), **change)
-    check_devices(settings, num_devices=1)
+    check_devices(settings, num_devices=1, precision="float32")
     with pytest.raises(InputError, match=message):
-        check_devices(settings, num_devices=2)
+        check_devices(settings, num_devices=2, precision="float32")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")  # one step for all devices
     if "batch_size" not in change:
-        check_devices(settings, num_devices=2)
+        check_devices(settings, num_devices=2, precision="float32")
+
+
+def test_gradients_are_not_summed_up_in_float16():
+    settings = TrainSettings(accumulation_steps=2)
+    check_devices(settings, num_devices=1, precision="bfloat16")
+    with pytest.raises(InputError, match="accumulation_steps: found 2 in float16, expected 1, or another precision"):
+        check_devices(settings, num_devices=1, precision="float16")

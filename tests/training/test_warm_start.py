@@ -1,5 +1,6 @@
 """Weights of another model: they fit or one line says why not, and what it has seen counts as seen."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -129,3 +130,23 @@ def test_what_the_parent_has_seen_counts():
     assert not parent.has_seen("9", ["z"])
     # `a` is the same case, `b` another one of the same name
     assert parent.seen("seen_cases", {"a": "1", "b": "3", "c": "4"}) == {"a": "1", "b of p": "2", "b": "3", "c": "4"}
+
+
+def test_a_damaged_model_gets_one_line(tmp_path):
+    _save(tmp_path)
+    model = tmp_path / "model.keras"
+    whole = model.read_bytes()
+    for place in range(50, len(whole), len(whole) // 12):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        model.write_bytes(damaged)
+        with contextlib.suppress(InputError):  # a byte that says nothing may be there too; a traceback is a failure
+            _start(tmp_path)
+    model.write_bytes(whole)
+    description = tmp_path / "model.json"
+    description.write_text(description.read_text()[:20])
+    with pytest.raises(InputError, match=r"model\.json: damaged \(.*\); expected JSON"):
+        _start(tmp_path)
+    description.write_text("[]")
+    with pytest.raises(InputError, match=r"model\.json: found a list, expected a mapping"):
+        _start(tmp_path)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from kits_ml.config import TrainSettings
@@ -14,7 +13,10 @@ from kits_ml.errors import InputError
 from kits_ml.training import checkpoints
 from kits_ml.workflows import resume
 
-GONE = [2**22 + 1, 0.0]  # no process has this number
+#: Holds a lock until it is told to end.
+HOLDS = (
+    "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+)
 
 
 @pytest.fixture
@@ -22,12 +24,11 @@ def settings(tmp_path) -> TrainSettings:
     return TrainSettings(checkpoints=str(tmp_path), resume=True)
 
 
-def _stop(settings, run_id, *, process=None, age_s=0, **about):
+def _stop(settings, run_id, *, age_s=0, **about):
     arrays = {"model": [], "optimizer": [], "metrics": [], "best": []}
     path = resume.Path(settings.checkpoints) / run_id / checkpoints.CHECKPOINT_FILE
     about = {
         "run_id": run_id,
-        "process": process or GONE,
         "settings": resume._fixed(settings),
         "parent": None,
         "data_digest": "d",
@@ -74,13 +75,28 @@ def test_a_run_without_a_checkpoint_gets_one_line(settings):
 
 
 def test_what_still_runs_is_left_alone(settings):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        _stop(settings, "a", process=[process.pid, psutil.Process(process.pid).create_time()])
+    _stop(settings, "a")
+    lock = resume.Path(settings.checkpoints) / "a" / resume.LOCK_FILE
+    command = [sys.executable, "-c", HOLDS, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
         assert resume.find_stopped(settings) is None
-        with pytest.raises(InputError, match=f"resume_run a: still runs, as process {process.pid}"):
+        with pytest.raises(InputError, match="resume_run a: still runs, in another process"):
             resume.find_stopped(dataclasses.replace(settings, resume=False, resume_run="a"))
-        process.communicate(b"\n")
+        with pytest.raises(InputError, match="run a still runs, in another process"), resume.claimed(settings, "a"):
+            pass
+        process.kill()
     assert resume.find_stopped(settings).run_id == "a"
+
+
+def test_what_runs_here_runs_for_others_too(settings):
+    _stop(settings, "a")
+    with resume.claimed(settings, "a"):
+        assert resume.find_stopped(settings) is None
+    assert resume.find_stopped(settings).run_id == "a"
+    with resume.claimed(settings, "b"):
+        pass
+    assert [path.name for path in resume.Path(settings.checkpoints).iterdir()] == ["a"]  # b left no checkpoint
 
 
 def test_a_damaged_checkpoint_is_left_out(settings, caplog):

@@ -8,6 +8,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 from kits_ml import models, runtime
 from kits_ml.config import TrainSettings
@@ -35,6 +36,10 @@ def test_a_second_training_has_the_precision_of_the_first(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def _no_server(*_):
+    raise MlflowException("no answer")
+
+
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -47,12 +52,27 @@ def test_sigterm_ends_the_run_before_the_training_too(tracking, monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(workflow, "prepare", lambda settings: os.kill(os.getpid(), signal.SIGTERM))
     settings = TrainSettings(image_size=32, base_filters=2, depth=1)
-    with pytest.raises(StoppedError, match=r"stopped by SIGTERM; no step was done") as caught:
+    with pytest.raises(StoppedError, match=r"stopped by SIGTERM; no checkpoint was written, so the same") as caught:
         workflow.train(settings)
     assert caught.value.exit_code == 128 + signal.SIGTERM
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert (run.info.status, run.data.tags["end_reason"]) == ("KILLED", str(caught.value))
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of its own code
+def test_too_little_memory_is_one_line(tracking, monkeypatch):
+    def fail(settings):
+        raise MemoryError
+
+    monkeypatch.setattr(workflow, "prepare", fail)
+    message = (
+        "batch_size: found 8 slices of 32x32 for unet with 2 filters, more than the memory holds; expected fewer"
+    )
+    with pytest.raises(InputError, match=message):
+        workflow.train(TrainSettings(image_size=32, base_filters=2, depth=1))
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"
 
 
 @pytest.mark.slow
@@ -69,6 +89,12 @@ def test_best_weights_of_a_failed_run_are_a_model_to_start_from(tmp_path, tracki
         raise error
 
     monkeypatch.setattr(workflow, "fit", fail)
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow, "log_artifacts", _no_server)
+        patched.setattr(workflow.resume, "forget", lambda file: pytest.fail("the checkpoint has the weights too"))
+        with pytest.raises(InputError, match="MLflow: no answer"):
+            workflow.train(settings)
+    mlflow.delete_run(mlflow.search_runs(search_all_experiments=True, output_format="list")[0].info.run_id)
     with pytest.raises(InputError, match=r"of epoch 1 with val_foreground_iou 0.500, are kept: runs:/"):
         workflow.train(settings)
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
