@@ -44,7 +44,7 @@ class OptimizationSettings(Settings):
         maximum=0.9,
     )
     accumulation_steps: int = setting(
-        1, "steps whose gradients are averaged for one update of the weights", minimum=1
+        1, "steps whose gradients are averaged for one update of the weights; not in float16", minimum=1
     )
     epochs: int | None = setting(
         None,
