@@ -176,7 +176,7 @@ def draw(found: list[dict]) -> None:
         axes.grid(axis="x", color="0.9")
     nothing = found[0]["tumour_num_cases"] - found[0]["tumour_num_with_region"]
     tumour.axvline(nothing / found[0]["tumour_num_cases"], color="tab:red", linewidth=1)
-    tumour.set_xlabel("tumour Dice per patient; red: none predicted")
+    tumour.set_xlabel("tumour Dice; red: none predicted")
     speed.barh(places, [one["training_images_per_second"] for one in rows], color="tab:blue", height=0.6)
     speed.set(xlabel="training, images a second")
     kidney.set_yticks(places, [one["title"] for one in rows])
