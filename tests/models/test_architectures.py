@@ -18,8 +18,10 @@ NAMES = list(ARCHITECTURES)
 SUPERVISED = [name for name, architecture in ARCHITECTURES.items() if architecture.deep_supervision]
 
 
-#: Of networks that in 32 pixels have nothing to look at: one place to attend to, dilations that see padding alone.
-SIZES = {"segformer": {"image_size": 64, "depth": 4}, "deeplab_v3_plus": {"image_size": 128, "depth": 3}}
+#: Of a network that in 32 pixels has one place to attend to.
+SIZES = {"segformer": {"image_size": 64, "depth": 4}}
+#: And of one whose dilations see padding alone there.
+SIZES_TO_LEARN_AT = {**SIZES, "deeplab_v3_plus": {"image_size": 64, "depth": 3}}
 
 
 def _build(name: str, **options) -> keras.Model:
@@ -46,7 +48,7 @@ def test_any_depth_width_and_number_of_slices(name, depth, base_filters, image_s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_with_all_its_weights_and_comes_back_from_disk(name, tmp_path):
-    model = _build(name, input_channels=3, **SIZES.get(name, {}))
+    model = _build(name, input_channels=3, **SIZES_TO_LEARN_AT.get(name, {}))
     image = _image_for(model)
     labels = np.random.default_rng(1).integers(0, 3, image.shape[:3]).astype(np.uint8)
     before = model.get_weights()
