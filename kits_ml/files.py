@@ -57,6 +57,14 @@ def write_bytes(path: Path, payload: bytes) -> None:
         stream.write(payload)
 
 
+def write_part(path: Path, name: str, text: str) -> None:
+    """Replaces the part of a UTF-8 file between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, each on a line."""
+    begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    write_bytes(path, f"{before}{begin}\n{text.rstrip()}\n{end}{after}".encode())
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Gives a file a second name, or a copy where the file system has no links; whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)

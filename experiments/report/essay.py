@@ -18,7 +18,6 @@ from words import NamedPicture, Part, Results, number, percent
 
 from kits_ml import files, page
 
-BEGIN, END = "<!-- essay: begin -->", "<!-- essay: end -->"
 TITLE = "Mean IoU 0.989, and what it was worth"
 SUBTITLE = (
     "A student report trained a U-Net on 48 KiTS19 cases and read a mean IoU of 0.989; its predicted segmentation "
@@ -194,10 +193,7 @@ def _publish(essay: Essay, records: Records, *, folder: Path) -> None:
             path.unlink()
     files.write_bytes(target / PAGE_HTML, render(essay).encode())
     files.write_bytes(target / RESULTS_JSON, _a_line_each(records).encode())
-    readme = folder / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    files.write_bytes(readme, f"{before}{BEGIN}\n{to_markdown(essay)}{END}{after}".encode())
+    files.write_part(folder / "README.md", "essay", to_markdown(essay))
 
 
 def _a_line_each(records: Records) -> str:

@@ -18,14 +18,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kits_ml import scores
+from kits_ml import files, scores
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases, frames, preprocessing
 from kits_ml.labels import NUM_CLASSES, REGIONS
 
 SIZES = (64, 96, 128, 192, 256, 512)
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 class Ceiling(NamedTuple):
@@ -78,10 +77,7 @@ def write_table(found: list[Ceiling]) -> None:
             for dice in (of(found, size, region) for region in REGIONS)
         ]
         lines.append(f"| {size} | " + " | ".join(cells) + " |")
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+    files.write_part(HERE / "README.md", "table", "\n".join(lines))
 
 
 def draw(found: list[Ceiling]) -> None:

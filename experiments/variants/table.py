@@ -31,7 +31,6 @@ HERE = Path(__file__).parent
 CONFIG = HERE / "table.yaml"
 FOLD = HERE.parent / "kits_thin" / "folds" / "fold_0.json"
 PICTURE = HERE / "table.png"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 SECONDS = 10.0
 
 
@@ -153,10 +152,7 @@ def write_table(found: list[dict]) -> None:
         lines.append("| " + " | ".join([*cells, *amounts, *dice, f"{one['tumour_with_region']:.3f}"]) + " |")
     made_with = sorted({f"{one['minutes']:g} minutes on {one['machine']}" for one in found})
     lines += ["", f"Each: {'; '.join(made_with)}."]
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+    files.write_part(HERE / "README.md", "table", "\n".join(lines))
 
 
 def draw(found: list[dict]) -> None:

@@ -127,11 +127,9 @@ def claimed(settings: TrainSettings, run_id: str) -> Iterator[None]:
     """
     folder = Path(settings.checkpoints) / run_id
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise InputError(f"resume: run {run_id} still runs, in another process") from error
+    lock = _locked(folder)
+    if lock is None:
+        raise InputError(f"resume: run {run_id} still runs, in another process")
     try:
         yield
     finally:
@@ -210,10 +208,17 @@ def _differences(stopped: Stopped, settings: TrainSettings) -> list[str]:
 
 def _is_running(folder: Path) -> bool:
     """Whether a process trains the run whose checkpoints these are."""
+    lock = _locked(folder)
+    if lock is not None:
+        lock.release()
+    return lock is None
+
+
+def _locked(folder: Path) -> filelock.BaseFileLock | None:
+    """The lock of a run's folder, held now; None where another holds it."""
     lock = filelock.FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+        return None
+    return lock

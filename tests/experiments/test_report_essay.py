@@ -45,7 +45,7 @@ def written(stage_files, tmp_path_factory):
     folder = output / "experiment"
     (folder / "results").mkdir(parents=True)
     (folder / "results" / "old.svg").write_bytes(b"")
-    (folder / "README.md").write_text(f"before\n{essay.BEGIN}\nold\n{essay.END}\nafter\n")
+    (folder / "README.md").write_text("before\n<!-- essay: begin -->\nold\n<!-- essay: end -->\nafter\n")
     options = {"phantom": output / "no-phantom", "are_real": True, "publish": folder}
     return essay.write_essay(_records(stage_files), output, **options), folder
 
@@ -140,8 +140,8 @@ def test_real_patients_stay_out_of_what_is_published(written):
 def test_the_readme_keeps_what_stands_around_the_essay(written):
     _, folder = written
     text = (folder / "README.md").read_text()
-    assert text.startswith(f"before\n{essay.BEGIN}\n**MeanIoU")
-    assert text.endswith(f"{essay.END}\nafter\n")
+    assert text.startswith("before\n<!-- essay: begin -->\n**MeanIoU")
+    assert text.endswith("<!-- essay: end -->\nafter\n")
     assert "old" not in text.splitlines()
 
 
