@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from kits_ml.workflows.evaluate import score_model
 from kits_ml.workflows.prepare import Prepared, prepare
 
 FOLDS = Path(__file__).parents[1] / "kits_thin" / "folds"
-RECIPE = Path(__file__).with_name("recipe.yaml")
 OPPONENT = "basic_unet"
 
 #: What is scored, by what is added to the algorithm's name.
@@ -44,38 +44,39 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--folds", default="0,1,2,3", help="4 is scored once, at the end")
-    parser.add_argument("--config", type=Path, default=RECIPE, help="our recipe, as for `kits-ml train`")
-    parser.add_argument("--name", help="what our recipe is called in the table; without, as its file")
+    parser.add_argument("--config", type=Path, help="our recipe, as for `kits-ml train`; without, the defaults")
+    parser.add_argument("--name", help="what our recipe is called in the table; without, as its file, or defaults")
     parser.add_argument("--ways", default="ours,opponent", help="both in turn, or one of them")
     parser.add_argument("--steps_per_epoch", type=int, help="of ours: steps between two looks at validation patients")
     parser.add_argument("--num_loader_threads", type=int, default=0, help="of ours: threads that make batches")
     parser.add_argument("--output", type=Path, default=Path("data/against_basic_unet"))
     options = parser.parse_args()
-    name = options.name or options.config.stem
+    name = options.name or (options.config.stem if options.config else "defaults")
     for fold in map(int, options.folds.split(",")):
-        settings = our_settings(options, name=name, split_file=FOLDS / f"fold_{fold}.json")
-        ways = {
-            "ours": (name, lambda train, validation, settings=settings: train_ours(train, validation, settings)),
-            "opponent": (OPPONENT, lambda train, validation: train_opponent(train, validation, options.minutes)),
-        }
         for way in options.ways.split(","):
-            algorithm, trained_by = ways[way]
-            run_once(options.output, algorithm, fold, trained_by, settings)
+            settings = common_settings(options, FOLDS / f"fold_{fold}.json")
+            if way == "ours":
+                settings = our_settings(options, settings, name=name)
+                run_once(options.output, name, fold, partial(train_ours, settings=settings), settings)
+            else:
+                run_once(options.output, OPPONENT, fold, partial(train_opponent, minutes=options.minutes), settings)
     print(write_table(options.output))
 
 
-def our_settings(options: argparse.Namespace, *, name: str, split_file: Path) -> TrainSettings:
+def common_settings(options: argparse.Namespace, split_file: Path) -> TrainSettings:
+    """What all have in common: the opponent's slices have the default resolution, 256x256, whatever ours has."""
+    given = {"data": options.data, "split_file": str(split_file), "max_minutes": options.minutes}
+    return TrainSettings.from_mapping(given, source="run.py")
+
+
+def our_settings(options: argparse.Namespace, common: TrainSettings, *, name: str) -> TrainSettings:
     """The recipe with the folds, the budget and what no recipe decides."""
-    given = {
-        "data": options.data,
-        "split_file": str(split_file),
-        "max_minutes": options.minutes,
-        "num_loader_threads": options.num_loader_threads,
-        "run_name": f"{name}-{split_file.stem}",
-    }
+    given = {key: getattr(common, key) for key in ("data", "split_file", "max_minutes")}
+    given |= {"num_loader_threads": options.num_loader_threads, "run_name": name}
     if options.steps_per_epoch:
         given["steps_per_epoch"] = options.steps_per_epoch
-    return TrainSettings.from_mapping(read_config(str(options.config)) | given, source=str(options.config))
+    recipe = read_config(str(options.config)) if options.config else {}
+    return TrainSettings.from_mapping(recipe | given, source=str(options.config))
 
 
 def run_once(output: Path, algorithm: str, fold: int, train_by: Way, settings: TrainSettings) -> None:
@@ -120,8 +121,8 @@ def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSetti
     }
 
 
-def train_opponent(train: SliceArrays, validation: SliceArrays, minutes: float) -> tuple[Any, dict]:
-    """BasicUNet on the same slices."""
+def train_opponent(train: SliceArrays, validation: SliceArrays, *, minutes: float) -> tuple[Any, dict]:
+    """BasicUNet on slices of the same patients."""
     from basic_unet import train_basic_unet
 
     return train_basic_unet(train, validation, minutes=minutes, seed=0)

@@ -168,7 +168,7 @@ def step_table(repetitions: int, steps: int, num_threads: int) -> tuple[list[str
             augment=augment if augmented else None,
         )
         clock = StepClock()
-        model.fit(loader, verbose=0, shuffle=False, callbacks=[clock])
+        model.fit(runtime.feed(loader), verbose=0, shuffle=False, callbacks=[clock])
         return {name: 1000 * seconds / settings.batch_size for name, seconds in clock.medians().items()}
 
     taken: dict[bool, list[dict[str, float]]] = {False: [], True: []}

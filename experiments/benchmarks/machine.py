@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 
 
 def describe(packages: Sequence[str]) -> str:
-    """The processor, the cores, how busy others keep them, and versions; packages that are not there are left out."""
-    return f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {versions(packages)}"
+    """The processor, the cores, how busy others keep them, versions, and the options given.
+
+    Packages that are not there are left out, and so are options that name files.
+    """
+    about = f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {versions(packages)}"
+    options = [f"{name} {value}" for name, value in pairwise(sys.argv) if name.startswith("--") and "/" not in value]
+    return about + (f"; with `{' '.join(options)}`" if options else "")
 
 
 def processor() -> str:

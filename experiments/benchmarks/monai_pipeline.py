@@ -96,7 +96,7 @@ def _preparation(settings: PreprocessingSettings) -> transforms.Compose:
             transforms.CropForegroundd(
                 "image",
                 source_key="image",
-                select_fn=lambda image: image > settings.foreground_hu,
+                select_fn=foreground,
                 allow_smaller=True,
             ),
             transforms.ScaleIntensityRanged("image", **window),

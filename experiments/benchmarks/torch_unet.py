@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class TorchUNet(nn.Module):
@@ -44,6 +47,15 @@ def double_convolution(channels: int, filters: int) -> nn.Sequential:
         *(nn.Conv2d(channels, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU(inplace=True)),
         *(nn.Conv2d(filters, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU(inplace=True)),
     )
+
+
+def folded(network: TorchUNet) -> TorchUNet:
+    """For prediction: each batch normalisation becomes part of its convolution, as in this package."""
+    network = copy.deepcopy(network).eval()
+    for block in (*network.encoder, *network.decoder):
+        for place in (0, 3):
+            block[place], block[place + 1] = fuse_conv_bn_eval(block[place], block[place + 1]), nn.Identity()
+    return network
 
 
 def dice_crossentropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from kits_ml.evaluation.misreading import (
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
-sys.path.append(str(EXPERIMENTS / "report"))
+sys.path += [str(EXPERIMENTS / "report"), str(EXPERIMENTS / "benchmarks")]
 
 
 def _summary(mean: float | None, *, num_cases: int = 6, half: float = 0.05) -> dict:
