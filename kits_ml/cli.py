@@ -7,7 +7,7 @@ import logging
 import click
 
 from kits_ml import __version__, config, importing, runtime, terminal
-from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError, StoppedError
+from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError, StoppedError, first_line
 from kits_ml.options import takes_settings
 
 
@@ -27,6 +27,15 @@ class Commands(click.Group):
             if error.filename is None:
                 raise
             raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+        except Exception as error:
+            if not _is_of_mlflow(error):
+                raise
+            raise click.ClickException(f"MLflow: {first_line(error)}") from error
+
+
+def _is_of_mlflow(error: Exception) -> bool:
+    """Whether it is one of MLflow's errors; told without importing them, which takes seconds."""
+    return any(one.__module__ == "mlflow.exceptions" for one in type(error).__mro__)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})

@@ -14,21 +14,45 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def open_to_write(path: Path) -> Iterator[BinaryIO]:
-    """A file beside the target that takes its place in the end, so that a reader never sees half a file."""
+    """A file beside the target that takes its place in the end, so that a reader never sees half a file.
+
+    Raises:
+        OSError: as the block; of a full disk it always says where.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as stream:
             yield stream
         temporary.replace(path)
+    except OSError as error:
+        if is_disk_full(error):
+            error.filename = error.filename or str(path)  # a failed write names no file
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
 
 
+def _beside(path: Path) -> Path:
+    """A hidden name beside a file that nobody else takes: in two containers process numbers may be equal."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether there is no room left, or none for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def naming_full_disk(place: Path) -> Iterator[None]:
+    """Lets the error of a full disk name a place: the command line says it in a line then."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        raise
 
 
 def reserve(descriptor: int, start: int, end: int) -> None:
@@ -69,7 +93,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Gives a file a second name, or a copy where the file system has no links; whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()  # a link to a link would depend on where it lies
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = _beside(target)
     try:
         try:
             os.link(source, temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ def setting(
         default: the one place where the default is written; `dataclasses.MISSING` for a required setting.
         help: one line for `--help`.
         unit: the unit of a number, shown with the help.
-        minimum, maximum: the closed range a number must lie in.
+        minimum, maximum: the closed range a number must lie in; one with a fraction is finite without them too.
     """
     metadata = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum}
     if default is dataclasses.MISSING:
@@ -112,6 +113,8 @@ def _check(field: dataclasses.Field, hint: Any, value: Any) -> None:
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (isinstance(value, bool) and plain is not bool):
         raise InputError(f"{field.name}: found {value!r}, expected {_TYPE_NAMES[plain]}")
+    if plain is float and not abs(value) <= sys.float_info.max:  # also a whole number that no float can hold
+        raise InputError(f"{field.name}: found {value!r}, expected a finite number")
     low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"

@@ -155,7 +155,8 @@ def report_predictions(predicted) -> None:
 
 def report_tuning(tuned) -> None:
     click.echo(
-        f"{'setting':<24}{'value':>8}{'composite Dice':>16}{'95 % interval':>22}{'better':>8}{'worse':>7}  helps"
+        f"{'setting':<24}{'value':>8}{'composite Dice':>16}{'95 % interval':>22}{'better':>8}{'worse':>7}"
+        f"{'p of all':>10}  helps"
     )
     for number, effects in enumerate(tuned.rounds, start=1):
         for one in effects:
@@ -163,7 +164,7 @@ def report_tuning(tuned) -> None:
                 interval = f"{one.low:+.4f} to {one.high:+.4f}"
                 click.echo(
                     f"{one.option:<24}{one.value!s:>8}{one.mean_difference:>+16.4f}{interval:>22}{one.num_better:>8}"
-                    f"{one.num_worse:>7}  {'yes' if one.helps else 'not shown'}"
+                    f"{one.num_worse:>7}{one.family_p:>10.3f}  {'yes' if one.helps else 'not shown'}"
                 )
         click.echo(f"round {number}, {tuned.num_cases} patients")
     off = type(tuned.chosen)()

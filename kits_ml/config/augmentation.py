@@ -9,12 +9,16 @@ from kits_ml.settings import Settings, setting
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings(Settings):
-    """Random changes of training slices, as strong as nnU-Net's or weaker; validation and test are never changed.
+    """Random changes of training slices, about as strong as nnU-Net's; validation and test are never changed.
 
     A probability is per slice drawn and 0 switches a change off. A factor `f` means one between `1 / f` and `f`,
-    larger and smaller equally often. Sizes are shares of the slice's side, so that they mean the same at every
-    `image_size`. The kinds and their strengths follow nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z),
-    but rotations are those of a patient who lies askew, and elastic changes are few and weak.
+    larger and smaller equally often; that of low resolution one between 1 and `f`. Shifts and elastic changes are
+    shares of the slice's side, so that they mean the same at every `image_size`; blur and low resolution are in
+    pixels, and change less of a larger slice.
+
+    The kinds and most strengths follow nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z). But rotations
+    are those of a patient who lies askew, up to 15 degrees where its 2-D networks see 180; rotation and scale come
+    more often, 0.3 against 0.2; shifts are not among its changes; and elastic changes are few and weak.
     """
 
     augmentation: bool = setting(True, "change training slices at random; false: as prepared, as in the report")

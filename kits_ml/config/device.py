@@ -31,7 +31,8 @@ class DeviceSettings(Settings):
     )
     num_devices: int = setting(
         1,
-        "GPUs (or CPUs) that share each batch; 0: all there are; Dice losses see a device's part of the batch, but "
-        "with JAX all of it",
+        "GPUs (or CPUs) that share each batch; 0: all there are; with TensorFlow a loss that is no plain mean over "
+        "pixels or slices (Dice, top-k, weighted cross-entropy) sees a device's part of the batch, and clip_norm and "
+        "accumulation_steps are refused; with JAX it sees all of it, and they work",
         minimum=0,
     )

@@ -97,13 +97,10 @@ class LossSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("overlap_weight", "pixel_weight", "boundary_weight", "tversky_alpha", "tversky_beta"):
-            if not math.isfinite(getattr(self, name)):
-                raise InputError(f"{name}: found {getattr(self, name)}, expected a finite number")
         if self.tversky_alpha + self.tversky_beta == 0:
             raise InputError("tversky_alpha: found 0 with tversky_beta 0, expected one of them above 0")
         weights = {PART_WEIGHTS[part] for part in LOSS_PARTS[self.loss]}
-        if not any(getattr(self, name) for name in weights):
+        if not self.loss_parts:
             raise InputError(
                 f"{min(weights)}: found 0, but nothing else is in the loss {self.loss}; expected above 0"
             )
@@ -111,7 +108,14 @@ class LossSettings(Settings):
             raise InputError(
                 f"class_weights: given with the loss {self.loss}, which has no cross-entropy or focal part"
             )
+        if self.class_weights is not None and not self.pixel_weight:
+            raise InputError(f"class_weights: found {self.class_weights} with pixel_weight 0, expected it above 0")
         parse_class_weights(self.class_weights)
+
+    @property
+    def loss_parts(self) -> tuple[str, ...]:
+        """The parts of the loss without those that weigh nothing."""
+        return tuple(part for part in LOSS_PARTS[self.loss] if getattr(self, PART_WEIGHTS[part]))
 
 
 def parse_class_weights(text: str | None) -> tuple[float, ...] | None:

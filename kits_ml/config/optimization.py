@@ -16,8 +16,8 @@ class OptimizationSettings(Settings):
     optimizer: Literal["adam", "adamw", "nadam", "lion", "rmsprop", "sgd"] = setting(
         "adam", "adam; adamw: with weight_decay; sgd: with Nesterov's momentum, nnU-Net's; nadam, lion, rmsprop"
     )
-    learning_rate: float = setting(1e-3, "the highest of the training", minimum=0)
-    momentum: float = setting(0.99, "of sgd", minimum=0, maximum=1)
+    learning_rate: float = setting(1e-3, "the highest of the training, above 0")
+    momentum: float = setting(0.99, "of sgd", minimum=0, maximum=0.99999)
     weight_decay: float = setting(
         0.0, "an update takes learning rate x this share off each weight; 0: none; not for adam, see adamw", minimum=0
     )
@@ -67,6 +67,8 @@ class OptimizationSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: found {self.learning_rate:g}, expected more than 0")
         if self.optimizer == "adam" and self.weight_decay:
             raise InputError(f"weight_decay: found {self.weight_decay:g} with adam, expected 0, or optimizer adamw")
         if self.optimizer == "adamw" and not self.weight_decay:

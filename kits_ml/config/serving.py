@@ -26,7 +26,12 @@ class ServeSettings(QualitySettings, SegmentationSettings):
     max_upload_mb: int = setting(512, "largest upload", unit="MB", minimum=1)
     max_unpacked_mb: int = setting(2400, "most that an upload may unpack to", unit="MB", minimum=1)
     max_voxels: int = setting(300_000_000, "largest volume; KiTS19's longest case has 277,610,496", minimum=1)
-    upload_seconds: float = setting(300.0, "an upload that takes longer gets 408", unit="s", minimum=0.1)
+    upload_seconds: float = setting(
+        300.0,
+        "an upload that takes longer gets 408; who takes longer to read the answer is cut off",
+        unit="s",
+        minimum=0.1,
+    )
     timeout_seconds: float = setting(
         900.0,
         "from the end of the upload to the answer; 503 for who still waits then, 504 for who is at work",

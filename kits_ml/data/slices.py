@@ -9,6 +9,7 @@
         store.json                    settings and cases: written when all cases are there
         splits/<digest>.json          patients and parts, one file a split
         cache/                        the slices decoded, see `slice_cache`: written by the first training
+        locks/                        see `claims`
 
 The folder's name is a digest of the settings and of every input file, so a store can't mix two preparations. A case
 that another store of the same parent already holds is linked from there instead of being prepared again.
@@ -16,7 +17,6 @@ that another store of the same parent already holds is linked from there instead
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -32,7 +32,7 @@ import numpy as np
 from kits_ml import files
 from kits_ml.config import PreprocessingSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import frames, patients, png, preprocessing, volumes
+from kits_ml.data import claims, frames, patients, png, preprocessing, volumes
 from kits_ml.errors import InputError
 from kits_ml.labels import BACKGROUND, LABEL_NAMES, TUMOUR
 
@@ -41,6 +41,11 @@ FORMAT_VERSION = 3
 
 PIXEL_COLUMNS = tuple(f"{name}_pixels" for name in LABEL_NAMES.values())
 INDEX_COLUMNS = ["case", "slice", *PIXEL_COLUMNS]
+INDEX_CSV = "index.csv"
+STORE_JSON = "store.json"
+
+#: A case's record while it is not yet in `cases/`.
+_RECORD_JSON = "record.json"
 
 
 def store_digest(case_digests: Mapping[str, str], settings: PreprocessingSettings) -> str:
@@ -50,7 +55,7 @@ def store_digest(case_digests: Mapping[str, str], settings: PreprocessingSetting
 
 
 def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: PreprocessingSettings) -> str:
-    """Prepares one case into a store, unless it is there already. Safe to kill, and to run twice at once.
+    """Prepares one case into a store, unless it is there already. Safe to kill; a second process waits for the first.
 
     Args:
         case: the case to read.
@@ -63,16 +68,16 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
 
     Raises:
         InputError: the case cannot be used; nothing of it stays in the store.
+        OSError: a full disk, in the store's name, is not the case's fault: what goes on after a bad case stops here.
     """
-    record_path = _record_path(store, case.name)
-    if record_path.exists():
-        return ""
-    image, label_map = case_files.load_case(case)
-    try:
-        frame = frames.find_frame(image.array, settings, spacing_mm=image.spacing_mm)
-    except InputError as error:
-        raise InputError(f"{image.path}: {error}") from error
-    with _scratch(store, case.name) as scratch:
+    with claims.claim(store, case.name) as scratch:
+        if _record_path(store, case.name).exists():
+            return ""
+        image, label_map = case_files.load_case(case)
+        try:
+            frame = frames.find_frame(image.array, settings, spacing_mm=image.spacing_mm)
+        except InputError as error:
+            raise InputError(f"{image.path}: {error}") from error
         first = 0
         for block in preprocessing.prepare_image(image.array, frame, settings):
             _write_pngs(scratch / "images", block, first)
@@ -90,8 +95,8 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
             "slice_digests": patients.slice_digests(image.array),
             "pixels": pixels_per_class(labels),
         }
+        files.write_json(scratch / _RECORD_JSON, record)
         _publish(scratch, store, case.name)
-    files.write_json(record_path, record)
     frame_note = f"{image.path}: {note}" if (note := frame.note(settings)) else ""
     return "; ".join(filter(None, (image.note, label_map.note, frame_note)))
 
@@ -101,6 +106,9 @@ def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSet
 
     Returns:
         Whether the case is now in the store.
+
+    Raises:
+        OSError: a full disk, in the store's name.
     """
     if _record_path(store, name).exists():
         return True
@@ -112,13 +120,22 @@ def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSet
         wanted = (digest, settings.to_dict(), FORMAT_VERSION)
         if (record["input_digest"], record["settings"], record["format"]) != wanted:
             continue
-        with _scratch(store, name) as scratch:
-            for kind in ("images", "labels"):
-                shutil.copytree(sibling.parent / kind / name, scratch / kind, copy_function=_link_or_copy)
-            _publish(scratch, store, name)
-        files.write_json(_record_path(store, name), record)
+        _take_over(name, sibling.parent, store)
         return True
     return False
+
+
+def _take_over(name: str, sibling: Path, store: Path) -> None:
+    """Links a case from another store, unless another process put it here meanwhile."""
+    with claims.claim(store, name) as scratch:
+        if _record_path(store, name).exists():
+            return
+        for kind in ("images", "labels"):
+            (scratch / kind).mkdir()
+            for path in (sibling / kind / name).iterdir():
+                _link_or_copy(path, scratch / kind / path.name)
+        _link_or_copy(_record_path(sibling, name), scratch / _RECORD_JSON)
+        _publish(scratch, store, name)
 
 
 def finish_store(store: Path, names: Sequence[str], settings: PreprocessingSettings) -> PreparedStore:
@@ -129,13 +146,14 @@ def finish_store(store: Path, names: Sequence[str], settings: PreprocessingSetti
         for record in records
         for number, pixels in enumerate(record["pixels"])
     ]
-    files.write_csv(store / "index.csv", rows, INDEX_COLUMNS)
     digests = {record["case"]: record["input_digest"] for record in records}
-    files.write_json(
-        store / "store.json",
-        {"digest": store.name, "format": FORMAT_VERSION, "settings": settings.to_dict(), "cases": digests},
-    )
-    return PreparedStore.open(store)
+    content = {"digest": store.name, "format": FORMAT_VERSION, "settings": settings.to_dict(), "cases": digests}
+    with claims.claim(store, STORE_JSON) as scratch:
+        files.write_csv(scratch / INDEX_CSV, rows, INDEX_COLUMNS)
+        files.write_json(scratch / STORE_JSON, content)
+        for name in (INDEX_CSV, STORE_JSON):
+            (scratch / name).replace(store / name)
+        return PreparedStore.open(store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,19 +177,18 @@ class PreparedStore:
         """Opens a finished store.
 
         Raises:
-            InputError: the folder is no store, or one that was not finished.
+            InputError: the folder is no store, one that was not finished or one of another version, or its index
+                is of other cases.
         """
         folder = Path(folder)
         try:
-            content = json.loads((folder / "store.json").read_text())
-            with (folder / "index.csv").open(newline="") as stream:
-                index = tuple(
-                    {name: value if name == "case" else int(value) for name, value in row.items()}
-                    for row in csv.DictReader(stream)
-                )
-        except (OSError, ValueError) as error:
+            content = _read_content(folder / STORE_JSON)
+            index = _read_index(folder / INDEX_CSV)
+            if differing := sorted({row["case"] for row in index} ^ set(content["cases"])):
+                raise ValueError(f"{', '.join(differing[:5])}: found in one of {STORE_JSON} and {INDEX_CSV} only")
+        except (OSError, ValueError, csv.Error) as error:
             raise InputError(f"{folder}: no finished prepared store ({error}); run `kits-ml prepare`") from error
-        settings = PreprocessingSettings.from_mapping(content["settings"], source=str(folder / "store.json"))
+        settings = PreprocessingSettings.from_mapping(content["settings"], source=str(folder / STORE_JSON))
         return cls(folder=folder, settings=settings, case_digests=content["cases"], index=index)
 
     @property
@@ -222,17 +239,6 @@ class PreparedStore:
 
         return [number for number in positions if is_near(self.index[number])]
 
-    def slices_by_class(self, names: Sequence[str] | None = None) -> dict[str, list[Mapping[str, Any]]]:
-        """The index rows of some cases (all without `names`) by what they show, see `shown_class`.
-
-        Returns:
-            By label name, `background`, `kidney` and `tumour`; each slice stands in one of the lists.
-        """
-        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in LABEL_NAMES.values()}
-        for row in self.rows_of(list(self.case_digests) if names is None else names):
-            found[LABEL_NAMES[shown_class(row)]].append(row)
-        return found
-
     def read_slice(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """One slice's grey values and labels, each `(image_size, image_size)` uint8.
 
@@ -257,28 +263,41 @@ def _record_path(store: Path, name: str) -> Path:
     return store / "cases" / f"{name}.json"
 
 
-@contextlib.contextmanager
-def _scratch(store: Path, name: str):
-    """A private folder inside the store that goes away with the process's work."""
-    scratch = store / f".{name}.{os.getpid()}.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _read_content(path: Path) -> dict[str, Any]:
+    """What `store.json` says; a `ValueError` where it is none of this version."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("settings", "cases")):
+        raise ValueError(f"{path.name}: expected an object with settings and cases")
+    if content.get("format") != FORMAT_VERSION:
+        raise ValueError(f"{path.name}: found format {content.get('format')}, expected {FORMAT_VERSION}")
+    return content
+
+
+def _read_index(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The rows of `index.csv`; a `ValueError` where it is not as it was written."""
+    with path.open(newline="") as stream:
+        lines = list(csv.reader(stream))
+    columns = lines[0] if lines else []
+    if columns != INDEX_COLUMNS:
+        raise ValueError(f"{path.name}: found columns {', '.join(columns)}; expected {', '.join(INDEX_COLUMNS)}")
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(INDEX_COLUMNS):
+            raise ValueError(f"{path.name}, line {number}: found {len(line)} cells, expected {len(INDEX_COLUMNS)}")
+    counts = columns[1:]
+    return tuple({"case": case, **dict(zip(counts, map(int, numbers), strict=True))} for case, *numbers in lines[1:])
 
 
 def _publish(scratch: Path, store: Path, name: str) -> None:
-    """Moves a case's finished folders into place. Another process's, or a killed one's, may be there: equal bytes."""
+    """Moves a claimed case into place, its record last; folders that lie there without a record are not whole."""
     for kind in ("images", "labels"):
         target = store / kind / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            (scratch / kind).rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
+        if target.exists():
+            shutil.rmtree(target)
+        (scratch / kind).rename(target)
+    record_path = _record_path(store, name)
+    record_path.parent.mkdir(exist_ok=True)
+    (scratch / _RECORD_JSON).replace(record_path)
 
 
 def _write_pngs(folder: Path, slices: np.ndarray, first: int) -> None:
@@ -296,7 +315,7 @@ def pixels_per_class(labels: np.ndarray) -> list[list[int]]:
     return np.transpose(counts).tolist()
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:

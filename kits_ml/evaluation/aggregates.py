@@ -46,6 +46,9 @@ NUM_RESAMPLES = 10_000
 #: Slice spacing in mm: name and upper bound (included).
 SLICE_SPACING_CLASSES: Mapping[str, float] = {"up_to_1_mm": 1.0, "1_to_3_mm": 3.0, "over_3_mm": math.inf}
 
+#: Of an upper bound: the spacing of an oblique scan comes out of sums and roots of rounded numbers.
+_ROUNDING = 1e-4
+
 
 def summarise(
     cases: Sequence[CaseScores],
@@ -164,7 +167,7 @@ def tumour_size_class(case: CaseScores) -> str:
 def slice_spacing_class(case: CaseScores) -> str:
     """The class of the reference's slice spacing (`SLICE_SPACING_CLASSES`), or `"unknown"`."""
     for name, upper_mm in SLICE_SPACING_CLASSES.items():
-        if case.slice_spacing_mm <= upper_mm:
+        if case.slice_spacing_mm <= upper_mm * (1 + _ROUNDING):
             return name
     return "unknown"
 

@@ -35,11 +35,14 @@ class Gathered:
         evidence: of `"challenger"` and `"champion"`; None where there is none.
         seen: digests of the cases that each was trained on or chosen by.
         obstacles: why they cannot be compared, as far as that is known already.
+        whole: of all the challenger's test cases, also those that the champion has seen: what the absolute checks
+            judge.
     """
 
     evidence: Mapping[str, Evidence | None]
     seen: Mapping[str, Set[str]]
     obstacles: tuple[str, ...] = ()
+    whole: Evidence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

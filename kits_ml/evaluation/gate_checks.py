@@ -46,7 +46,7 @@ class Measured:
     Attributes:
         selftest: the readings of the metrics in use.
         clean: what the clean process found, or the line that says why it failed.
-        evidence: the challenger's scores of test cases; None where there are none.
+        evidence: the challenger's scores of all its test cases; None where there are none.
     """
 
     selftest: Sequence[selftest.Row]

@@ -94,7 +94,7 @@ def read_scores(path: str | Path) -> list[CaseScores]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a table of scores")
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         if not are_ours(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ()) or "nothing"

@@ -1,10 +1,12 @@
 """Which post-processing helps a model, shown on validation patients: what is not shown stays off.
 
-Each candidate is held against the same label maps without it, patient by patient. It helps where even the lower end
-of the bootstrap interval of the mean difference in composite Dice is above 0, the interval being widened for the
-number of candidates of the round (Bonferroni), with `FEW_PATIENTS` patients or more. The best one that helps is
-taken, and the others are tried again on top of it, until none helps. The widening is for one round; the chance of a
-step too many adds up over the rounds.
+Each candidate is held against the same label maps without it, patient by patient. It helps where, with `FEW_PATIENTS`
+patients or more, even the lower end of the bootstrap interval of the mean difference in composite Dice is above 0 and
+p of `sign_flips` is below 5 %, the interval widened and p multiplied for the number of candidates of the round
+(Bonferroni). The interval alone is too sure where few patients change: with 5 of 10 better and the rest as they were
+it lies above 0, and yet as large a mean comes of 2 of the 32 flips of five signs. The best one that helps is taken,
+and the others are tried again on top of it, until none helps. The correction is for one round; the chance of a step
+too many adds up over the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import numpy as np
 from kits_ml.config import PostprocessingSettings
 from kits_ml.data import volumes
 from kits_ml.data.cases import Case, check_same_grid
-from kits_ml.evaluation.aggregates import CONFIDENCE, bootstrap_interval
+from kits_ml.evaluation.aggregates import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
+from kits_ml.evaluation.comparison.significance import sign_flips
 from kits_ml.evaluation.comparison.verdict import FEW_PATIENTS
 from kits_ml.inference.postprocessing import postprocess
 from kits_ml.scores import composite_dice, score_case
@@ -48,6 +51,7 @@ class Effect:
         mean_difference: over patients, with the candidate minus without.
         low, high: its bootstrap interval.
         family_low, family_high: the same, for all candidates of the round together.
+        family_p: two-sided p of `sign_flips`, for all candidates of the round together; at most 1.
         num_better, num_worse, num_cases: patients.
     """
 
@@ -59,6 +63,7 @@ class Effect:
     high: float
     family_low: float
     family_high: float
+    family_p: float
     num_better: int
     num_worse: int
     num_cases: int
@@ -66,7 +71,7 @@ class Effect:
     @property
     def helps(self) -> bool:
         """Whether it is shown to make this metric better."""
-        return self.num_cases >= FEW_PATIENTS and self.family_low > 0
+        return self.num_cases >= FEW_PATIENTS and self.family_low > 0 and self.family_p < 1 - CONFIDENCE
 
 
 def candidates(current: PostprocessingSettings) -> list[PostprocessingSettings]:
@@ -112,7 +117,7 @@ def effects(
         before: scores by metric, for each patient.
         after: for each candidate the same.
         tried: option and value of each candidate.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the signs where too many patients differ to go through all.
     """
     found = []
     for (option, value), scores in zip(tried, after, strict=True):
@@ -122,6 +127,7 @@ def effects(
             low, high = bootstrap_interval(changes, seed=seed)
             widened = 1 - (1 - CONFIDENCE) / len(tried)
             family_low, family_high = bootstrap_interval(changes, seed=seed, confidence=widened)
+            p_value = sign_flips(changes, num_resamples=NUM_RESAMPLES, seed=seed)
             found.append(
                 Effect(
                     option=option,
@@ -132,6 +138,7 @@ def effects(
                     high=high,
                     family_low=family_low,
                     family_high=family_high,
+                    family_p=min(1.0, p_value * len(tried)),
                     num_better=int((changes > 0).sum()),
                     num_worse=int((changes < 0).sum()),
                     num_cases=len(changes),

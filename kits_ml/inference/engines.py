@@ -6,6 +6,8 @@ The other two start without Keras and TensorFlow, and OpenVINO is faster on a CP
 from __future__ import annotations
 
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +37,7 @@ def load_network(folder: Path, *, engine: str, num_threads: int = 0) -> Network:
         num_threads: 0 means one a core. Keras takes the process's, see `runtime.configure`, which is called first.
 
     Raises:
-        InputError: an engine that is not installed, no ONNX file, or one that the engine cannot read.
+        InputError: an engine that is not installed, no ONNX file, or a file that the engine cannot read.
     """
     if engine == "keras":
         return _load_keras(folder / MODEL_FILE)
@@ -111,9 +113,14 @@ class OnnxRuntimeNetwork:
 
 
 def _load_keras(path: Path) -> Any:
+    if path.is_file() and not zipfile.is_zipfile(path):  # of which Keras would say that it is not there
+        raise InputError(f"{path}: found no Keras file or a part of one, expected a whole one; try `git lfs pull`")
     import keras
 
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: cannot be loaded ({first_line(error)}); expected a model of Keras") from error
 
 
 #: By name: what makes a network of an ONNX file and a number of threads.

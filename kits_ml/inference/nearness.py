@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+#: Of a distance: spacings come as float32, so slices that are meant to be just within reach may lie beyond it.
+_ROUNDING = 1e-6
+
 
 class Nearness:
     """Which voxels touch a mask or lie near it.
@@ -25,8 +28,8 @@ class Nearness:
     def __init__(self, mask: np.ndarray, *, spacing_mm: Sequence[float], distance_mm: float):
         self._mask = mask
         self._spacing_mm = tuple(spacing_mm)
-        self._distance_mm = distance_mm
-        self._reach = math.floor(distance_mm / self._spacing_mm[0])
+        self._distance_mm = distance_mm * (1 + _ROUNDING)
+        self._reach = math.floor(self._distance_mm / self._spacing_mm[0])
         self._squares: dict[int, np.ndarray | None] = {}
 
     def __call__(self, part: slice) -> np.ndarray:
@@ -50,7 +53,7 @@ class Nearness:
                 self._squares[other] = self._squares_mm2(other)
             if self._squares[other] is not None:
                 left_mm2 = self._distance_mm**2 - ((other - index) * self._spacing_mm[0]) ** 2
-                near |= self._squares[other] <= np.float32(left_mm2 * (1 + 1e-6))
+                near |= self._squares[other] <= np.float32(left_mm2)
 
     def _squares_mm2(self, index: int) -> np.ndarray | None:
         """Squared distance of each pixel to the mask's in the same slice; None where there is none."""

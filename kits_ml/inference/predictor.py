@@ -223,4 +223,9 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder / DESCRIPTION_FILE}: damaged ({first_line(error)}); expected JSON") from error
     if not isinstance(description, dict):
         raise InputError(f"{folder / DESCRIPTION_FILE}: found a {type(description).__name__}, expected a mapping")
+    if not isinstance(description.get("preprocessing"), dict):
+        raise InputError(
+            f"{folder / DESCRIPTION_FILE}: preprocessing: found {description.get('preprocessing')!r}, expected the "
+            "settings by which slices are prepared"
+        )
     return description

@@ -142,9 +142,13 @@ class UncertaintyMeter:
         """Makes room for that many maps, zeros."""
         num_voxels = math.prod(self.shape)
         start, end = self._num_maps * num_voxels, num_maps * num_voxels
-        self._file.truncate(end)
+        try:
+            self._file.truncate(end)
+            files.reserve(self._file.fileno(), start, end)
+        except OSError as error:
+            error.filename = tempfile.gettempdir()  # it need not be the outputs' disk that is full
+            raise
         self._num_maps = num_maps
-        files.reserve(self._file.fileno(), start, end)
 
     def _map(self, number: int) -> np.ndarray:
         offset = number * math.prod(self.shape)

@@ -28,10 +28,12 @@ class ViewerGrid:
     Attributes:
         box: slices, rows and columns of the scan.
         steps: how many of its voxels are one in the viewer, along each of the three axes.
+        is_cut: whether the scan has rows or columns outside the box.
     """
 
     box: tuple[slice, slice, slice]
     steps: tuple[int, int, int]
+    is_cut: bool
 
     def affine(self, affine: np.ndarray) -> np.ndarray:
         """Voxel-to-world matrix of the viewer's grid from the scan's, both in the house's axis order."""
@@ -43,15 +45,16 @@ class ViewerGrid:
 
     def note(self) -> str:
         """What a reader should know; empty where the whole scan is shown as it is."""
-        told = []
+        told = ["cut to the body"] if self.is_cut else []
         if self.steps != (1, 1, 1):
             axes = ("slices", "rows", "columns")
             told.append(
                 "averaged over "
                 + " and ".join(f"{step} {axis}" for step, axis in zip(self.steps, axes, strict=True) if step > 1)
             )
-        told.append("cut to the body")
-        return f"Shown here {' and '.join(told[::-1])}; volumes and diameters are measured on the whole scan."
+        if not told:
+            return ""
+        return f"Shown here {' and '.join(told)}; volumes and diameters are measured on the whole scan."
 
 
 def fit_grid(
@@ -76,7 +79,8 @@ def fit_grid(
             step_slices += 1
         else:
             step_plane += 1
-    return ViewerGrid(box=box, steps=(step_slices, *(min(step_plane, size) for size in sizes[1:])))
+    steps = (step_slices, *(min(step_plane, size) for size in sizes[1:]))
+    return ViewerGrid(box=box, steps=steps, is_cut=tuple(sizes) != image.shape)
 
 
 def block_means(array: np.ndarray, grid: ViewerGrid) -> np.ndarray:

@@ -107,7 +107,7 @@ def _read(path: Path, kind: Kind, limits: Limits) -> Volume | Exception:
     try:
         volume = unpacking.read_upload(path, kind, limits)
         # in the file's order of axes the voxels lie as they were read
-        np.save(path.with_name(_ARRAY_NAME), volume.geometry.to_file(volume.array))
+        _save(path.with_name(_ARRAY_NAME), volume.geometry.to_file(volume.array))
     except RefusedError as error:
         return error
     except MemoryError:
@@ -115,6 +115,14 @@ def _read(path: Path, kind: Kind, limits: Limits) -> Volume | Exception:
     except Exception as error:
         return RuntimeError(f"reading an upload failed: {type(error).__name__}: {error}")
     return dataclasses.replace(volume, array=np.empty((0, 0, 0), volume.array.dtype))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Raises `RefusedError` (507) where it does not fit; NumPy's error does not say that the disk is full."""
+    try:
+        np.save(path, array)
+    except OSError as error:
+        raise RefusedError(507, "no space left to unpack the upload") from error
 
 
 def _limit_memory(limits: Limits) -> None:

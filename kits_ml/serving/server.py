@@ -67,7 +67,7 @@ def run(service: Service, settings: ServeSettings) -> None:
         create_app(service),
         host=settings.host,
         port=settings.port,
-        http=ImpatientProtocol,
+        http=partial(ImpatientProtocol, answer_s=settings.upload_seconds),
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -6,6 +6,9 @@ SQLite registry a lock file beside the database makes reading again and setting 
 such step: there, two promotions that both read within the milliseconds between reading and setting may both set, and
 the later one stays. What is read after setting tells the earlier one if the other was already done; else the history
 shows both.
+
+A process may die between alias and tag. So a promotion sets the alias first, for a champion that the history lacks
+counts as its latest, and a rollback writes the history first, which without its latest reads as before.
 """
 
 from __future__ import annotations
@@ -128,7 +131,7 @@ def roll_back(name: str) -> tuple[str, str]:
         The version that had to go, and the champion now.
 
     Raises:
-        InputError: there is no champion, or none before it, or it changes meanwhile.
+        InputError: there is no champion, or none before it, or it changes meanwhile, or the registry takes no change.
     """
     standing = read_standing(name)
     if standing.champion is None:
@@ -139,7 +142,7 @@ def roll_back(name: str) -> tuple[str, str]:
         )
     former = standing.history[-2]
     find_version(name, int(former))
-    _change(name, former, history=standing.history[:-1], expected=standing)
+    _change(name, former, history=standing.history[:-1], expected=standing, history_first=True)
     return standing.champion, former
 
 
@@ -157,8 +160,9 @@ def tag_version(name: str, version: str, tags: Mapping[str, str], *, description
             client.update_model_version(name, version, description=description)
 
 
-def _change(name: str, version: str, *, history: tuple[str, ...], expected: Standing) -> Standing:
-    client = mlflow.MlflowClient()
+def _change(
+    name: str, version: str, *, history: tuple[str, ...], expected: Standing, history_first: bool = False
+) -> Standing:
     with _alone():
         found = read_standing(name)
         if found != expected:
@@ -167,9 +171,12 @@ def _change(name: str, version: str, *, history: tuple[str, ...], expected: Stan
                 "now; nothing was changed, decide anew"
             )
         with _one_line(f"model {name}, version {version}"):
-            client.set_registered_model_alias(name, CHAMPION, version)
+            if history_first:
+                _write_history(name, history)
+            mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
         try:
-            client.set_registered_model_tag(name, HISTORY_TAG, " ".join(history[-_KEPT:]))
+            if not history_first:
+                _write_history(name, history)
         except MlflowException as error:
             # it is the champion all the same, and a history without its last entry mends itself, see `read_standing`
             log.warning("model %s: its history of champions was not written (%s)", name, first_line(error))
@@ -181,6 +188,10 @@ def _change(name: str, version: str, *, history: tuple[str, ...], expected: Stan
     if now.champion != version:
         raise InputError(f"model {name}: another promotion made {_named(now)} the champion at the same moment")
     return now
+
+
+def _write_history(name: str, history: tuple[str, ...]) -> None:
+    mlflow.MlflowClient().set_registered_model_tag(name, HISTORY_TAG, " ".join(history[-_KEPT:]))
 
 
 def _named(standing: Standing) -> str:

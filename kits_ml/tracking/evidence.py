@@ -24,8 +24,11 @@ EVIDENCE_TAG = "scores."
 
 
 def find_evidence(version: ModelVersion) -> Evidence | None:
-    """The scores of a version's test cases, those of its training before those of promotions; None without any."""
-    return next(_all_evidence(version), None)
+    """The scores of a version's test cases, all of them; None without any.
+
+    Those of its training, or else of the promotion that scored most: another left out what a champion had seen.
+    """
+    return _of_training(version) or max(_of_promotions(version), key=lambda one: len(one.cases), default=None)
 
 
 def find_common_evidence(first: ModelVersion, second: ModelVersion) -> tuple[Evidence, Evidence] | None:
@@ -47,20 +50,20 @@ def evidence_tag(evidence: Evidence, *, run_id: str, folder: str) -> dict[str, s
     return {f"{EVIDENCE_TAG}{evidence.digest}": f"{run_id}/{folder}"}
 
 
-def _all_evidence(version: ModelVersion) -> Iterator[Evidence]:
-    for run_id, folder in _places(version):
-        found = _fetch(run_id, folder)
-        if found is not None:
-            yield found
+def _all_evidence(version: ModelVersion) -> list[Evidence]:
+    found = [_of_training(version), *_of_promotions(version)]
+    return [one for one in found if one is not None]
 
 
-def _places(version: ModelVersion) -> Iterator[tuple[str, str]]:
-    if version.run_id:
-        yield version.run_id, TEST_PART
+def _of_training(version: ModelVersion) -> Evidence | None:
+    return _fetch(version.run_id, TEST_PART) if version.run_id else None
+
+
+def _of_promotions(version: ModelVersion) -> Iterator[Evidence]:
     for key, value in sorted(version.tags.items()):
         run_id, slash, folder = value.partition("/")
-        if key.startswith(EVIDENCE_TAG) and slash:
-            yield run_id, folder
+        if key.startswith(EVIDENCE_TAG) and slash and (found := _fetch(run_id, folder)):
+            yield found
 
 
 def _fetch(run_id: str, folder: str) -> Evidence | None:

@@ -117,15 +117,19 @@ def log_settings(settings: Settings) -> None:
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with `+changes` where the checkout differs; None outside a checkout."""
-    source = Path(__file__).parent
+    """The commit of the code that runs, with `+changes` where the checkout differs; None outside a checkout.
+
+    A package that was installed into a folder of another project's checkout is outside.
+    """
+    source = Path(__file__)
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", str(source.parent), *arguments], capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", source.name)
         commit = git("rev-parse", "HEAD")
         return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

@@ -25,7 +25,7 @@ class Augmentation:
     what it would have got.
 
     Args:
-        settings: what happens how often and how strongly.
+        settings: what happens how often and how strongly; whether at all is `make_batches`' to decide.
         seed: of all changes.
     """
 
@@ -64,8 +64,6 @@ def augment(
     Returns:
         The same shapes and types, the image in [0, 1]; the same arrays where nothing was to be changed.
     """
-    if not settings.augmentation:
-        return image, label_map
     spatial, intensity = draw_spatial(settings, rng), draw_intensity(settings, rng)
     image, label_map = move(image, label_map, spatial)
     return shade(image, intensity, rng), label_map

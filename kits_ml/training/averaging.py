@@ -11,8 +11,9 @@ import numpy as np
 class AverageWeights(keras.callbacks.Callback):
     """Puts the optimiser's moving average into the model for the callbacks between this and `give_back`.
 
-    The statistics of batch normalisation belong to the weights they were taken with, so they are averaged alike
-    (the optimiser averages what is trained, alone). `give_back` returns every weight exactly: callbacks after it,
+    An average moves once an update. That of what is trained is the optimiser's, see `optimizers.make_optimizer`. The
+    statistics of batch normalisation belong to the weights they were taken with, so they are averaged alike, here.
+    `give_back` returns every weight exactly: callbacks after it,
     such as one that saves the state of the training, see what training goes on from.
 
     Args:
@@ -48,7 +49,7 @@ class AverageWeights(keras.callbacks.Callback):
         self.first_step = 0
         variables = self._variables()
         self._weights = _values(variables)
-        _assign(variables, [*_values(_averages(self.model.optimizer)), *(self.statistics or [])])
+        _assign(variables, [*self._trained_averages(), *(self.statistics or [])])
 
     def get_arrays(self) -> list[np.ndarray]:
         """The averaged statistics; the averages of what is trained are the optimiser's."""
@@ -61,14 +62,21 @@ class AverageWeights(keras.callbacks.Callback):
         _assign(self._variables(), self._weights)
         self._weights = []
 
+    def _trained_averages(self) -> list[np.ndarray]:
+        """The averages of the trained weights after whole updates.
+
+        The optimiser moves them at each step by `momentum ** (1 / accumulation_steps)`, and an epoch ends with an
+        update: the moves that it would make with these weights until the next one are made here.
+        """
+        left = self.momentum ** (1 - 1 / self.accumulation_steps)
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # float16: inside the one that scales the loss
+        averages = _values(optimizer._model_variables_moving_average)
+        trained = self._weights[: len(averages)]
+        return [left * old + (1 - left) * new for old, new in zip(averages, trained, strict=True)]
+
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.trainable_weights, *self.model.non_trainable_weights]
-
-
-def _averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The moving averages of the trained weights, in their order."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # float16: inside the one that scales the loss
-    return optimizer._model_variables_moving_average
 
 
 def _values(variables: list[keras.Variable]) -> list[np.ndarray]:

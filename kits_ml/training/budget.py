@@ -54,6 +54,9 @@ class Budget(keras.callbacks.Callback):
     compilation in the first step and waiting for batches included, validation not. A training by the clock is not
     deterministic.
 
+    In float16 a step whose gradient overflows changes nothing, and the optimiser does not count it: by steps alone,
+    its learning rate is from then on that of so many steps before the one that is logged here.
+
     Steps are counted from the epoch's number, so a training that goes on with `initial_epoch` is right by steps; the
     time used before is its state.
 

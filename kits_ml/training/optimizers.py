@@ -51,7 +51,8 @@ def make_optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
 
     With `accumulation_steps` the gradients of so many steps are averaged; clipping, weight decay and the learning
     rate act on the average. Keras moves the average of the weights at every step, not every update: its momentum is
-    set so that `accumulation_steps` moves together make `ema_momentum`.
+    set so that `accumulation_steps` moves together make `ema_momentum`. Right after an update, only the first of them
+    is made; `averaging.AverageWeights` makes up for the others.
 
     Args:
         settings: of the optimiser. Call in the scope of `runtime.device_scope`.

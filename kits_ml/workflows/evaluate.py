@@ -179,6 +179,8 @@ def _by_model(
     network = segmenter.network
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
     cases = select_unseen(cases, network) if settings.subset == "unseen" else cases
+    if not settings.overwrite:
+        evaluation_folder.check_no_label_maps(Path(settings.output), cases)
     scored, failures = score_model(segmenter, cases, output=output)
     case_digests = {name: case.digest() for name, case in cases.items() if name not in failures}
     versions = [one.registered_as for one in segmenter.models]

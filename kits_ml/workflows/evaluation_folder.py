@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from kits_ml.errors import InputError
 from kits_ml.evaluation import aggregates, evidence, report, selftest, summary, tables
 
 BOX_PLOT_PNG = "dice.png"
@@ -35,6 +36,14 @@ def files_of(folder: Path) -> list[Path]:
     names += [selftest.SELFTEST_CSV, report.REPORT_HTML, BOX_PLOT_PNG]
     paths = [folder / name for name in names] + [overlay_path(folder, rank) for rank in RANKS]
     return [path for path in paths if path.exists()]
+
+
+def check_no_label_maps(folder: Path, cases: Iterable[str]) -> None:
+    """Raises an `InputError` where the label map of a case would take the place of one that is there."""
+    for case in cases:
+        path = prediction_path(folder, case)
+        if path.exists():
+            raise InputError(f"{path}: exists; expected a new folder, or --overwrite true")
 
 
 @contextlib.contextmanager

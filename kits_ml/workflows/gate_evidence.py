@@ -42,8 +42,9 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
         parent = description.get("init_from")
         if "seen_cases" not in description or (parent and not parent["seen_cases_known"]):
             unknown.append(f"{who}: does not say which cases it was trained on, so no case is known to be new to it")
+    whole = find_evidence(challenger)
     common = find_common_evidence(challenger, champion) if champion else None
-    own, theirs = common or (find_evidence(challenger), None)
+    own, theirs = common or (whole, None)
     if settings.data is not None and (own is None or (champion and theirs is None)):
         try:
             own, theirs = _score_missing(settings, versions=versions, own=own)
@@ -54,7 +55,8 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
     if champion and theirs is None:
         theirs = find_evidence(champion)  # of other cases: the line that refuses them names them
     found = {"challenger": own, "champion": theirs}
-    return Gathered(evidence=found, seen=seen, obstacles=(*(unknown if champion else ()), *obstacles))
+    obstacles = (*(unknown if champion else ()), *obstacles)
+    return Gathered(evidence=found, seen=seen, obstacles=obstacles, whole=whole or own)
 
 
 def _score_missing(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kits_ml import files
 from kits_ml.config import PredictSettings
-from kits_ml.data import volumes
+from kits_ml.data import images, volumes
 from kits_ml.errors import InputError
 
 #: What the name of each output ends in.
@@ -68,6 +68,14 @@ def check_absent(outputs: Outputs) -> None:
             raise InputError(f"{path}: exists; expected a new name, or --overwrite true")
 
 
+def check_spares(outputs: Outputs, scan: Path) -> None:
+    """Raises an `InputError` where an output would take the place of one of the scan's own files."""
+    own = {path.resolve() for path in images.image_files(scan)}
+    for path in outputs.paths().values():
+        if path.resolve() in own and (scan.is_file() or path == outputs.dicom_seg):  # else beside slices, as before
+            raise InputError(f"{path}: found a file of the scan {scan}, expected another name for the output")
+
+
 @contextlib.contextmanager
 def appearing_together(outputs: Outputs) -> Iterator[Outputs]:
     """Gives hidden names beside the outputs to write to; in the end all files take their places, or none does.
@@ -94,7 +102,7 @@ def appearing_together(outputs: Outputs) -> Iterator[Outputs]:
         raise InputError(_as_asked_for(str(error), hidden, paths)) from error
     except OSError as error:
         if files.is_disk_full(error):
-            error.filename = error.filename or str(outputs.output.parent)
+            error.filename = _as_asked_for(str(error.filename or outputs.output.parent), hidden, paths)
         raise
     finally:
         for path in hidden.values():

@@ -23,7 +23,7 @@ from kits_ml.inference.provenance import Provenance
 from kits_ml.inference.segmenting import observe_all
 from kits_ml.inference.uncertainty import UncertaintyMeter
 from kits_ml.labels import region_volumes_ml
-from kits_ml.workflows.outputs import Outputs, appearing_together, check_absent, outputs_of
+from kits_ml.workflows.outputs import Outputs, appearing_together, check_absent, check_spares, outputs_of
 from kits_ml.workflows.segmenters import Segmenter, load_segmenter
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def predict(settings: PredictSettings) -> Predicted:
 
     Raises:
         InputError: a scan that cannot be used, or whose headers allow no DICOM SEG where one is wanted, an unknown
-            model, an output that exists or is not as it was written.
+            model, an output that is one of the scan's files, exists or is not as it was written.
     """
     outputs = outputs_of(settings)
+    check_spares(outputs, Path(settings.image))
     if not settings.overwrite:
         check_absent(outputs)
     image = read_scan(Path(settings.image))  # before the model, which may be far away

@@ -64,13 +64,16 @@ def predict_folder(settings: PredictSettings) -> PredictedFolder:
     of the rest would fare better.
 
     A scan whose outputs are there, made of the same file by the same models with the same settings, is not done
-    again. Outputs of anything else are left alone and the scan counts as failed, unless `overwrite` is set.
+    again. Outputs of anything else are left alone and the scan counts as failed, unless `overwrite` is set. A scan
+    itself is never replaced.
 
     Raises:
-        InputError: no scans, an unknown model, names of outputs that cannot be used.
+        InputError: no scans, an unknown model, names of outputs that cannot be used, or the folder of the scans.
         OSError: the disk is full.
     """
     output, names = Path(settings.output), _names_of_outputs(settings)
+    if output.resolve() == Path(settings.image).resolve():
+        raise InputError(f"output: found {settings.output}, the folder of the scans; expected another folder")
     found = scans.find_scans(settings.image, leave_out=output)
     segmenter = load_segmenter(settings.model, settings)
     made_by = _made_by(segmenter, settings)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from kits_ml import files
 from kits_ml.config import PhantomSettings, PrepareSettings, PreprocessingSettings, SelectionSettings, SplitSettings
 from kits_ml.data import cases as case_files
-from kits_ml.data import patients, slices, splits
+from kits_ml.data import claims, patients, slices, splits
 from kits_ml.data.manifest import Manifest
 from kits_ml.data.selection import Selection
 from kits_ml.errors import CasesFailedError
@@ -59,6 +56,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
     Raises:
         InputError: no cases, none selected, or too few to split.
         CasesFailedError: some cases are bad and `skip_failed_cases` is off; the others stay prepared.
+        OSError: a full disk, which it names; whole cases stay prepared.
     """
     folder = settings.data or make_phantom_cases(settings.num_workers)
     cases = {case.name: case for case in case_files.find_cases(folder)}
@@ -100,7 +98,8 @@ def _digests(cases: Mapping[str, case_files.Case], settings: PrepareSettings) ->
     """Each case's digest; files that are noted in the manifest are not read."""
     manifest = Manifest(Path(settings.prepared) / MANIFEST_JSON)
     source_files = [file for case in cases.values() for file in case.source_files()]
-    sha256 = manifest.sha256(source_files, num_threads=settings.num_workers)
+    with files.naming_full_disk(manifest.path):
+        sha256 = manifest.sha256(source_files, num_threads=settings.num_workers)
     return {name: case.digest(sha256.__getitem__) for name, case in cases.items()}
 
 
@@ -116,7 +115,7 @@ def _fill_store(
         for name, case in sorted(cases.items(), key=lambda item: -_num_bytes(item[1]))
         if not slices.link_case(name, digest=digests[name], store=store_path, settings=preprocessing)
     }
-    _remove_stale_scratch(store_path)
+    claims.remove_leftovers(store_path)
     notes, failures = run_cases(slices.prepare_case, missing, num_workers=settings.num_workers, description="prepare")
     for note in filter(None, notes.values()):
         log.info("%s", note)
@@ -147,11 +146,3 @@ def make_phantom_cases(num_workers: int) -> str:
     log.info("no data given (--data FOLDER): using synthetic phantom cases in %s", PHANTOM_FOLDER)
     phantom.write_cases(PhantomSettings(output=PHANTOM_FOLDER, distribution="small", num_workers=num_workers))
     return PHANTOM_FOLDER
-
-
-def _remove_stale_scratch(store_path: Path) -> None:
-    """Clears what killed processes left: scratch folders whose process is gone."""
-    for scratch in store_path.glob(".*.partial"):
-        pid = scratch.name.split(".")[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(scratch, ignore_errors=True)

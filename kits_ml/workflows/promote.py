@@ -88,7 +88,7 @@ def pass_gate(settings: PromoteSettings, *, measure: Callable[..., CleanRun | st
             num_slices=settings.check_slices,
             timeout_s=settings.check_timeout_s,
         ),
-        evidence=gathered.evidence["challenger"],
+        evidence=gathered.whole,
     )
     decision = gate.decide(
         model=settings.model,

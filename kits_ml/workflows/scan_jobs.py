@@ -12,7 +12,7 @@ from typing import Any
 from kits_ml import files
 from kits_ml.data import images, scans
 from kits_ml.errors import InputError
-from kits_ml.workflows.outputs import Outputs
+from kits_ml.workflows.outputs import Outputs, check_spares
 
 #: Below the folder of outputs; a file a scan.
 RECORDS = ".predictions"
@@ -62,8 +62,10 @@ class ScanJob:
             What was recorded before, for `withdraw`.
 
         Raises:
-            InputError: some are there already that are of something else, and may not be replaced.
+            InputError: some are there already that are of something else, and may not be replaced; or one would
+                take the place of the scan.
         """
+        check_spares(self.outputs, self.scan.path)
         there = [path for path in self.outputs.paths().values() if path.exists()]
         before = self._read()
         if there and not overwrite and before.get("key") != self.key():

@@ -20,7 +20,7 @@ from kits_ml import files
 from kits_ml.config import PostprocessingSettings, TunePostprocessingSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import images, volumes
-from kits_ml.errors import InputError, first_line
+from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.evaluation import folders, selftest, subjects, tuning
 from kits_ml.inference.predictor import DESCRIPTION_FILE, read_description
 from kits_ml.tracking import addresses, model_card, registry, runs
@@ -65,6 +65,7 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
 
     Raises:
         InputError: no validation patients among the data, an output that exists, an unknown model.
+        CasesFailedError: no case could be segmented or scored.
         MetricMisreadsError: a metric in use misreads; before anything is segmented.
     """
     output = Path(settings.output)
@@ -78,19 +79,22 @@ def tune_postprocessing(settings: TunePostprocessingSettings) -> Tuned:
     if settings.subset == "validation":
         cases = validation_cases(cases, [read_description(folder) for folder in models], data=settings.data)
     predictions, failures = _predictions(settings, models, cases)
-    rounds, rows, chosen, failed = _search(cases, predictions, num_workers=settings.num_workers)
+    if not predictions:
+        raise CasesFailedError(failures, len(cases))
+    rounds, rows, chosen, failures = _search(cases, predictions, failures, num_workers=settings.num_workers)
     _write(output, rounds, rows, chosen)
     files.write_bytes(output / selftest.SELFTEST_CSV, selftest.to_csv(tested).encode())
     registered = None
     if settings.store:
-        store(models[0], Path(settings.store), chosen)
+        chosen_by = {name: cases[name].digest() for name in dict.fromkeys(row["case"] for row in rows)}
+        store(models[0], Path(settings.store), chosen, chosen_by=chosen_by)
     if settings.model_name:
         registered = _register(settings, example_scan=next(iter(cases.values())).image_path)
     return Tuned(
         chosen=chosen,
         rounds=rounds,
         num_cases=len(cases),
-        failures={**failures, **failed},
+        failures=failures,
         output=output,
         registered=registered,
     )
@@ -124,7 +128,7 @@ def validation_cases(
     return found
 
 
-def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
+def store(model: Path, target: Path, chosen: PostprocessingSettings, *, chosen_by: Mapping[str, str]) -> None:
     """Copies a model and stores post-processing in its description; whole or not at all.
 
     Its evaluation is not copied, for it is of other label maps: the gate scores the model anew. The card says so.
@@ -133,14 +137,26 @@ def store(model: Path, target: Path, chosen: PostprocessingSettings) -> None:
         model: its folder.
         target: a new folder.
         chosen: what `predict` will do by default.
+        chosen_by: digests of the cases that showed it, by name; from now on the model has seen them.
     """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(model, partial, ignore=shutil.ignore_patterns(EVALUATION_FOLDER))
-    files.write_json(partial / DESCRIPTION_FILE, {**read_description(model), "postprocessing": chosen.to_dict()})
+    description = _having_seen(chosen_by, read_description(model))
+    files.write_json(partial / DESCRIPTION_FILE, {**description, "postprocessing": chosen.to_dict()})
     default = PostprocessingSettings().to_dict()
     model_card.tell_cleaning(partial, {key: one for key, one in chosen.to_dict().items() if one != default[key]})
     partial.rename(target)
+
+
+def _having_seen(digests: Mapping[str, str], description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description with more cases among those seen; another case of the same name keeps its own."""
+    if "seen_cases" not in description:
+        return description  # what is said counts as all that was seen, and here nobody knows
+    seen = description["seen_cases"]
+    new = {name: digest for name, digest in digests.items() if digest not in seen.values()}
+    new = {f"{name} ({digest[:8]})" if name in seen else name: digest for name, digest in new.items()}
+    return {**description, "seen_cases": {**seen, **new}}
 
 
 def _register(settings: TunePostprocessingSettings, *, example_scan: Path) -> registry.Registered:
@@ -177,7 +193,10 @@ def _predictions(
     if settings.predictions:
         there = folders.find_label_maps(settings.predictions)
         found = {name: there[name] for name in cases if name in there}
-        return found, {name: f"{settings.predictions}: no label map of it" for name in cases if name not in there}
+        failures = {name: f"{settings.predictions}: no label map of it" for name in cases if name not in there}
+        for name, message in failures.items():
+            tqdm.write(f"{name}: {message}")
+        return found, failures
     network = load_network(models, settings)
     found, failures = {}, {}
     for name, case in tqdm(cases.items(), desc="segment", unit="case"):
@@ -187,6 +206,7 @@ def _predictions(
             label_map = network.segment(image.array, spacing_mm=image.spacing_mm)
         except InputError as error:
             failures[name] = str(error)
+            tqdm.write(f"{name}: {error}")
             continue
         volumes.write_label_map(path, label_map, image.geometry)
         found[name] = path
@@ -194,10 +214,14 @@ def _predictions(
 
 
 def _search(
-    cases: Mapping[str, case_files.Case], predictions: Mapping[str, Path], *, num_workers: int
+    cases: Mapping[str, case_files.Case],
+    predictions: Mapping[str, Path],
+    failures: Mapping[str, str],
+    *,
+    num_workers: int,
 ) -> tuple[list[list[tuning.Effect]], list[dict[str, Any]], PostprocessingSettings, dict[str, str]]:
-    """Rounds until nothing helps: their effects, rows of `PATIENTS_CSV`, what was chosen, and who failed."""
-    current, rounds, rows, failures = PostprocessingSettings(), [], [], {}
+    """Rounds until nothing helps: their effects, rows of `PATIENTS_CSV`, what was chosen, and all who failed."""
+    current, rounds, rows, failures = PostprocessingSettings(), [], [], dict(failures)
     before: dict[str, Scores] = {}
     while tried := tuning.candidates(current):
         wanted = tried if before else [current, *tried]
@@ -208,7 +232,7 @@ def _search(
         )
         failures |= failed
         if not scores:
-            raise InputError(f"no case could be scored: {next(iter(failures.values()), 'there is none')}")
+            raise CasesFailedError(failures, len(cases))
         if not before:
             before = {name: one[0] for name, one in scores.items()}
             scores = {name: one[1:] for name, one in scores.items()}

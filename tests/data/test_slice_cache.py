@@ -1,13 +1,12 @@
 """The decoded slices are the PNGs' own, appear whole or not at all, and never stand for another store."""
 
 import errno
+import json
 import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from PIL import Image
 from kits_ml.data import png, slice_cache
 from kits_ml.data.slices import PreparedStore
 from kits_ml.errors import InputError
+from tests.waiting import wait_until
 
 LOADER = Path(__file__).parents[2] / "experiments/benchmarks/loader.py"
 synthetic_store = runpy.run_path(str(LOADER))["synthetic_store"]
@@ -29,6 +29,15 @@ from kits_ml.data import slice_cache
 from kits_ml.data.slices import PreparedStore
 for one in slice_cache.open_cache(PreparedStore.open(sys.argv[1])):
     print(hashlib.sha256(one).hexdigest())
+"""
+
+#: The same, but it never comes to the end of the last case.
+NEVER_DONE = f"""
+import time
+from kits_ml.data.slices import PreparedStore
+read = PreparedStore.read_slice
+PreparedStore.read_slice = lambda one, row: time.sleep(600 * (row["case"] == "case_00039")) or read(one, row)
+{OPEN}
 """
 
 
@@ -70,7 +79,7 @@ def test_it_holds_what_the_pngs_hold(store, monkeypatch):
     assert len(read) == 15  # the first time alone
     assert found[0][:, 0, 0].tolist() == list(range(15))  # the store's slices in order
     (folder,) = _folders(store)
-    assert sorted(path.name for path in folder.iterdir()) == ["grey.npy", "labels.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == ["grey.npy", "labels.npy", "written.json"]
 
 
 def test_a_changed_picture_is_seen(store):
@@ -87,6 +96,10 @@ def test_a_store_of_fewer_cases_does_not_take_the_cache_of_all(store):
     path = store.folder / "index.csv"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("case_00000")))
+    path = store.folder / "store.json"
+    content = json.loads(path.read_text())
+    del content["cases"]["case_00000"]
+    path.write_text(json.dumps(content))
     grey, _ = slice_cache.open_cache(PreparedStore.open(store.folder))
     assert grey[:, 0, 0].tolist() == list(range(5, 15))
 
@@ -129,13 +142,53 @@ def test_a_case_without_its_folder(store):
         slice_cache.open_cache(store)
 
 
+def _cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _lengthen(path: Path) -> None:
+    status = path.stat()
+    os.truncate(path, status.st_size + 1)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _edit(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\7")  # it was 0
+    _touch(path)
+
+
+def _touch(path: Path) -> None:
+    """As a copy without its time; by a whole second, for a coarse clock may stand still meanwhile."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+
+
 @pytest.mark.parametrize("name", slice_cache.FILES)
-def test_a_file_cut_short_is_written_anew(store, name):
+@pytest.mark.parametrize("spoil", [_cut_short, _lengthen, _edit, _touch, Path.unlink])
+def test_a_file_that_is_not_as_it_was_written_is_written_anew(store, spoil, name, monkeypatch):
     slice_cache.open_cache(store)
     path = _folders(store)[0] / name
-    os.truncate(path, path.stat().st_size // 2)
-    for one, other in zip(slice_cache.open_cache(store), _content(store), strict=True):
+    expected, size = _content(store), path.stat().st_size
+    spoil(path)
+    read = _count_reads(monkeypatch)
+    for one, other in zip(slice_cache.open_cache(store), expected, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert len(read) == 15
+    assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("content", [None, "", "no JSON", "[]", "{}"])
+def test_a_cache_that_nothing_vouches_for_is_written_anew(store, content, monkeypatch):
+    slice_cache.open_cache(store)
+    path = _folders(store)[0] / slice_cache.WRITTEN_JSON
+    before = json.loads(path.read_text())
+    path.unlink() if content is None else path.write_text(content)
+    read = _count_reads(monkeypatch)
+    slice_cache.open_cache(store)
+    assert len(read) == 15
+    assert json.loads(path.read_text()).keys() == before.keys() == set(slice_cache.FILES)
 
 
 @pytest.mark.parametrize("where", ["posix_fallocate", "fsync"])
@@ -190,13 +243,13 @@ def test_two_at_once_decode_once(store, monkeypatch):
 
 def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
     store = synthetic_store(tmp_path / "store", num_cases=40, slices_per_case=20, image_size=64)
-    command = [sys.executable, "-c", OPEN, str(store.folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(store.folder.glob("cache/*.partial/*.done")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    never_done, command = ([sys.executable, "-c", code, str(store.folder)] for code in (NEVER_DONE, OPEN))
+    process = subprocess.Popen(never_done, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: list(store.folder.glob("cache/*.partial/*.done")), seconds=60)
+    finally:
+        process.kill()
+        process.wait()
     (folder,) = _folders(store)
     assert folder.suffix == ".partial"  # it was killed in the middle
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -123,6 +123,20 @@ def test_strata():
     assert aggregates.slice_spacing_class(_missing("unknown spacing")) == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("slice_spacing_mm", "name"),
+    [
+        (1.0000001, "up_to_1_mm"),
+        (1.01, "1_to_3_mm"),
+        (3.0000001, "1_to_3_mm"),  # an oblique scan of 3 mm
+        (3.01, "over_3_mm"),
+    ],
+)
+def test_rounding_moves_no_case_to_another_class(slice_spacing_mm, name):
+    case = _case("oblique", tumour_true=True, tumour_pred=True, slice_spacing_mm=slice_spacing_mm)
+    assert aggregates.slice_spacing_class(case) == name
+
+
 def test_a_case_counts_once():
     with pytest.raises(InputError, match="found hit more than once"):
         aggregates.summarise([*CASES, CASES[0]])

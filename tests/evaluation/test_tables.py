@@ -1,5 +1,6 @@
 """The table of scores reads back to what was written."""
 
+import codecs
 import csv
 import math
 
@@ -72,6 +73,16 @@ def test_a_table_in_another_order_is_read(tmp_path):
     found, old = (read_records(tmp_path / name, **options) for name in ("scores.csv", "old.csv"))
     assert found == old
     assert [record.score for record in old] == [one.regions["tumour"].surface_dice for one in _cases()]
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path):
+    """It marks UTF-8 by a character at the beginning."""
+    path = tmp_path / "scores.csv"
+    tables.write_scores(path, _cases())
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert repr(tables.read_scores(path)) == repr(_cases())
+    found = read_records(path, name="a", replicate="", region="tumour", metric="dice")
+    assert [record.score for record in found] == [one.regions["tumour"].dice for one in _cases()]
 
 
 def test_no_cases_is_a_table_too(tmp_path):

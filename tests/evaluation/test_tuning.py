@@ -34,15 +34,30 @@ def test_what_is_shown_helps():
     assert 0.01 < found.low < found.mean_difference < found.high < 0.05
 
 
+@pytest.mark.parametrize(("num_better", "num_cases"), [(5, 10), (4, 20)])
+def test_a_few_who_gain_show_nothing(num_better, num_cases):
+    # a draw of 10 misses all of 5 with 0.5^10 = 0.1 %, one of 20 all of 4 with 0.8^20 = 1.2 %: the lower end at 2.5 %
+    # is above 0; but of the flips of 5 and 4 signs 2 in 32 and 2 in 16 give as large a mean
+    found = _effect(np.where(np.arange(num_cases) < num_better, 0.1, 0.0))
+    assert found.family_low == found.low > 0
+    assert found.family_p == 2 / 2**num_better
+    assert not found.helps
+
+
 def test_many_candidates_ask_for_more():
-    # 4 of 20 patients gain 0.1: a draw of 20 misses all of them with 0.8^20 = 1.2 %, so the lower end at 2.5 % is
-    # above 0, and that at 2.5 % / 20 is 0
-    changes = np.where(np.arange(20) < 4, 0.1, 0.0)
+    # 8 of 20 patients gain 0.1: 2 in 256 flips of 8 signs give as large a mean, 0.8 %, but 20 times that is 16 %
+    changes = np.where(np.arange(20) < 8, 0.1, 0.0)
     alone, among = _effect(changes), _effect(changes, num_candidates=20)
+    assert alone.family_p == 2 / 2**8
     assert alone.helps
-    assert among.low == alone.low > 0
-    assert among.family_low == 0
+    # a draw of 20 with one of the 8 or none: 0.6^20 + 20 x 0.4 x 0.6^19 = 0.05 %, less than 2.5 % / 20
+    assert among.low == alone.low > among.family_low > 0
+    assert among.family_p == pytest.approx(20 * 2 / 2**8)
     assert not among.helps
+
+
+def test_p_of_many_candidates_is_1_at_most():
+    assert _effect(np.zeros(20), num_candidates=20).family_p == 1
 
 
 @pytest.mark.parametrize("changes", [np.full(9, 0.1), np.zeros(30), np.full(30, -0.1), np.resize([0.1, -0.1], 30)])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -86,6 +87,23 @@ def test_a_broken_onnx_file_is_named(engine, tmp_path):
     (tmp_path / engines.ONNX_FILE).write_bytes(b"not ONNX")
     with pytest.raises(InputError, match=f"model.onnx: {engine} cannot read it"):
         engines.load_network(tmp_path, engine=engine)
+
+
+@pytest.mark.parametrize("damage", ["a pointer of Git LFS", "broken off"])
+def test_a_keras_file_that_is_not_there_as_a_whole_is_named(folder, tmp_path, damage):
+    path = tmp_path / engines.MODEL_FILE
+    whole = (folder / engines.MODEL_FILE).read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    path.write_bytes(whole[: len(whole) // 2] if damage == "broken off" else pointer)
+    with pytest.raises(InputError, match=r"model\.keras: found no Keras file or a part of one, expected a whole one"):
+        engines.load_network(tmp_path, engine="keras")
+
+
+def test_a_keras_file_that_cannot_be_loaded_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / engines.MODEL_FILE, "w") as archive:
+        archive.writestr("notes.txt", "of no model")
+    with pytest.raises(InputError, match=r"model\.keras: cannot be loaded \(.*\); expected a model of Keras"):
+        engines.load_network(tmp_path, engine="keras")
 
 
 def test_an_engine_that_is_not_installed_says_what_to_install(folder, monkeypatch):

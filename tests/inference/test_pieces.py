@@ -51,6 +51,20 @@ def test_near_is_what_lies_near(mask, spacing_mm, distance_mm):
     np.testing.assert_array_equal(near.ravel(), touching | within)
 
 
+@pytest.mark.parametrize(
+    ("spacing_mm", "distance_mm", "reach"),
+    [
+        (float(np.float32(0.4)), 4.0, 10),  # ten slices further: 4.00000006 mm
+        (5.0000002, 10.0, 2),  # two slices further: 10.0000004 mm
+    ],
+)
+def test_slices_that_are_just_within_reach_stay_so_when_spacings_are_rounded(spacing_mm, distance_mm, reach):
+    mask = np.zeros((reach + 3, 1, 1), bool)
+    mask[0] = True
+    nearness = Nearness(mask, spacing_mm=(spacing_mm, 1.0, 1.0), distance_mm=distance_mm)
+    assert nearness(slice(0, reach + 3)).ravel().tolist() == [True] * (reach + 1) + [False] * 2
+
+
 def test_nothing_has_no_pieces():
     found = Pieces(np.zeros((4, 5, 6), bool).__getitem__, (4, 5, 6))
     assert found.count == 0

@@ -148,3 +148,11 @@ def test_images_that_are_none(model, image, message):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(InputError, match=r"no kits_ml model; expected model\.keras and model\.json"):
         Predictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"preprocessing": None}, {"preprocessing": [3]}])
+def test_a_description_without_the_preparation_is_named(tmp_path, change):
+    (tmp_path / "model.keras").touch()
+    (tmp_path / "model.json").write_text(json.dumps({"architecture": "unet", **change}))
+    with pytest.raises(InputError, match=r"model\.json: preprocessing: found (None|\[3\]), expected the settings"):
+        Predictor.load(tmp_path)

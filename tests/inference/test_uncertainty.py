@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -95,9 +96,12 @@ def test_no_room_is_said_at_once(monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    meter = UncertaintyMeter((2, 3, 4))
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OSError, match="No space left"):
-        UncertaintyMeter((2, 3, 4))
+    for ask, options in ((UncertaintyMeter, [(2, 3, 4)]), (meter.add_variance, [0, (slice(3), slice(4)), None])):
+        with pytest.raises(OSError, match="No space left") as caught:
+            ask(*options)
+        assert caught.value.filename == tempfile.gettempdir()  # not the outputs' folder
 
 
 def test_a_shape_that_is_none():

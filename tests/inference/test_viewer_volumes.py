@@ -56,7 +56,7 @@ def test_a_plane_of_one_row_can_be_thinned_out():
 
 def test_a_voxel_keeps_its_place():
     image, _ = _scan()
-    grid = ViewerGrid(box=(slice(0, 10), slice(4, 40), slice(10, 60)), steps=(1, 1, 1))
+    grid = ViewerGrid(box=(slice(0, 10), slice(4, 40), slice(10, 60)), steps=(1, 1, 1), is_cut=True)
     shown = _decode(viewer_volumes.encode_image(image, grid, AFFINE))
     assert shown.get_data_dtype() == np.int16
     np.testing.assert_array_equal(np.asanyarray(shown.dataobj), image[grid.box])
@@ -67,7 +67,7 @@ def test_a_voxel_keeps_its_place():
 
 def test_a_block_lies_in_the_middle_of_its_voxels():
     image = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
-    grid = ViewerGrid(box=(slice(0, 10), slice(4, 39), slice(10, 60)), steps=(1, 2, 2))
+    grid = ViewerGrid(box=(slice(0, 10), slice(4, 39), slice(10, 60)), steps=(1, 2, 2), is_cut=True)
     shown = _decode(viewer_volumes.encode_image(image, grid, AFFINE))
     assert shown.shape == (10, 17, 25)  # 35 rows: the last fills no block
     # of rows 4 and 5, columns 10 and 11: 240 + 10, + 1, + 60, + 61, a mean of 280.5, rounded to even
@@ -81,19 +81,29 @@ def test_a_blocks_label_is_that_of_most_voxels():
     label_map[0, :, 0:2] = [[1, 2], [1, 1]]
     label_map[0, :, 2:4] = [[0, 0], [0, 2]]
     label_map[0, :, 4:6] = [[1, 1], [2, 2]]
-    grid = ViewerGrid(box=(slice(0, 1), slice(0, 2), slice(0, 6)), steps=(1, 2, 2))
+    grid = ViewerGrid(box=(slice(0, 1), slice(0, 2), slice(0, 6)), steps=(1, 2, 2), is_cut=False)
     assert np.asanyarray(_decode(viewer_volumes.encode_labels(label_map, grid, np.eye(4))).dataobj).tolist() == [
         [[1, 0, 1]]
     ]
 
 
 @pytest.mark.parametrize(
-    ("steps", "note"),
+    ("steps", "is_cut", "note"),
     [
-        ((1, 1, 1), "Shown here cut to the body; volumes and diameters are measured on the whole scan."),
-        ((1, 2, 2), "Shown here cut to the body and averaged over 2 rows and 2 columns; volumes and"),
-        ((3, 1, 1), "Shown here cut to the body and averaged over 3 slices; volumes and"),
+        ((1, 1, 1), True, "Shown here cut to the body; volumes and diameters are measured on the whole scan."),
+        ((1, 2, 2), True, "Shown here cut to the body and averaged over 2 rows and 2 columns; volumes and"),
+        ((3, 1, 1), True, "Shown here cut to the body and averaged over 3 slices; volumes and"),
+        ((3, 1, 1), False, "Shown here averaged over 3 slices; volumes and"),
     ],
 )
-def test_it_says_what_it_left_out(steps, note):
-    assert ViewerGrid(box=(slice(0, 1),) * 3, steps=steps).note().startswith(note)
+def test_it_says_what_it_left_out(steps, is_cut, note):
+    assert ViewerGrid(box=(slice(0, 1),) * 3, steps=steps, is_cut=is_cut).note().startswith(note)
+
+
+def test_it_says_nothing_where_nothing_is_left_out():
+    image, label_map = _scan()
+    assert fit_grid(image, label_map, spacing_mm=SPACING_MM).note().startswith("Shown here cut to the body;")
+    label_map[0, [0, -1], [0, -1]] = 1  # in the plane's corners
+    whole = fit_grid(image, label_map, spacing_mm=SPACING_MM)
+    assert (whole.box, whole.steps) == (tuple(slice(0, size) for size in SHAPE), (1, 1, 1))
+    assert whole.note() == ""

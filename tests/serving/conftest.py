@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ class Served:
         service: behind it.
         network: of the first model.
         folder: where its scans lie while they are worked on.
+        connections: that are open; the server changes it.
         address: what the look-out for a champion finds; set it and call `service.champion.refresh`.
     """
 
@@ -108,6 +110,7 @@ class Served:
     url: str = ""
     address: str = "models:/net/1"
     networks: dict = field(default_factory=dict)
+    connections: set = field(default_factory=set)
 
     def post(self, body: bytes, **options) -> requests.Response:
         path = options.pop("path", "v1/segment")
@@ -138,13 +141,14 @@ def serving(folder: Path, *, reporting: Reporting = REPORTING, **settings) -> It
     config = uvicorn.Config(
         create_app(served.service),
         port=0,
-        http=ImpatientProtocol,
+        http=partial(ImpatientProtocol, answer_s=settings.upload_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
     )
     server = uvicorn.Server(config)
+    served.connections = server.server_state.connections
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

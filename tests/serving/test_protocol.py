@@ -1,5 +1,6 @@
-"""Who does not come to a request is hung up on; who is slow with one is not."""
+"""Who does not come to a request, or does not read the answer, is hung up on; who is slow with one is not."""
 
+import dataclasses
 import socket
 import time
 from urllib.parse import urlsplit
@@ -7,16 +8,52 @@ from urllib.parse import urlsplit
 import pytest
 
 from kits_ml.serving.protocol import ImpatientProtocol
+from tests.serving.conftest import REPORTING, nifti, scan, serving
+from tests.waiting import wait_until
 
 PATIENCE_S = 0.4
+ANSWER_S = 2.0
+
+#: Of an answer that fits into no buffer of the network: up to 4 MB on the server's side, and some of the client's.
+PAGE_BYTES = 30_000_000
 
 
 @pytest.fixture
 def connection(served, monkeypatch):
     monkeypatch.setattr(ImpatientProtocol, "patience_s", PATIENCE_S)
-    address = urlsplit(served.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as one:
+    with _connect(served) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def long_winded(temporary):
+    """A service with a long page for every scan, and little time to read it."""
+    reporting = dataclasses.replace(REPORTING, render_page=lambda *_, **__: "x" * PAGE_BYTES)
+    with serving(temporary, reporting=reporting, upload_seconds=ANSWER_S) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory) -> bytes:
+    return nifti(scan(), folder=tmp_path_factory.mktemp("body"))
+
+
+def _connect(served) -> socket.socket:
+    address = urlsplit(served.url)
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def _asking_for_a_page(body: bytes, header: bytes = b"") -> bytes:
+    head = b"POST /v1/segment?response=page HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n"
+    return head % (header, len(body)) + body
+
+
+def _read(one: socket.socket, num_bytes: int) -> bytes:
+    """So many bytes, or fewer where the other side closes."""
+    found = bytearray()
+    while len(found) < num_bytes and (part := one.recv(1 << 20)):
+        found += part
+    return bytes(found)
 
 
 def _is_hung_up_on(one: socket.socket) -> bool:
@@ -67,3 +104,26 @@ def test_one_request_after_the_other(connection):
             answer += connection.recv(65536)
         assert b" 200 " in answer
         time.sleep(PATIENCE_S / 2)
+
+
+@pytest.mark.parametrize(("header", "num_requests"), [(b"", 1), (b"Connection: close\r\n", 1), (b"", 2)])
+def test_an_answer_that_nobody_reads(long_winded, body, header, num_requests):
+    """Whether the server waits for another request, closes after the answer, or has one more to give."""
+    with _connect(long_winded) as one:
+        one.sendall(_asking_for_a_page(body, header) * num_requests)
+        wait_until(lambda: len(long_winded.connections) == 1)
+        wait_until(lambda: not long_winded.connections)
+        begun = _read(one, PAGE_BYTES)
+    assert begun.startswith(b"HTTP/1.1 200 ")
+    assert len(begun) < PAGE_BYTES
+
+
+def test_an_answer_that_was_read_leaves_the_connection_open(long_winded, body):
+    with _connect(long_winded) as one:
+        one.sendall(_asking_for_a_page(body))
+        head, _, begun = _read(one, PAGE_BYTES).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert len(begun) + len(_read(one, PAGE_BYTES - len(begun))) == PAGE_BYTES
+        time.sleep(1.25 * ANSWER_S)
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert _read(one, 1).startswith(b"HTTP/1.1 200 ")

@@ -52,7 +52,7 @@ def add_version(folder: Path, *, evidence: Evidence | None = None, **description
     inside = model / "artifacts" / "model"
     inside.mkdir(parents=True)
     (inside / "model.keras").touch()
-    (inside / "model.json").write_text(json.dumps({"seen_cases": {}, **description}))
+    (inside / "model.json").write_text(json.dumps({"preprocessing": {}, "seen_cases": {}, **description}))
     version = str(client.create_model_version(NAME, model.as_uri(), run.info.run_id).version)
     client.set_registered_model_alias(NAME, "challenger", version)
     return version

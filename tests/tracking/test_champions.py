@@ -70,6 +70,24 @@ def test_a_champion_that_could_not_be_read_again_is_the_champion(versions, monke
     assert "version 1 is set, but could not be read again" in caplog.text
 
 
+@pytest.mark.parametrize("step", ["set_registered_model_tag", "set_registered_model_alias"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MlflowException("no answer")])
+def test_a_rollback_that_is_cut_off_changes_nothing_and_can_be_done_again(versions, monkeypatch, step, error):
+    """Version 3, which had to go, must not come back as the one before version 2."""
+    for version in versions:
+        _promote(version)
+    with monkeypatch.context() as patch:
+
+        def fail(self, *arguments):
+            raise error
+
+        patch.setattr(mlflow.MlflowClient, step, fail)
+        with pytest.raises((KeyboardInterrupt, InputError)):
+            champions.roll_back(NAME)
+    assert champions.read_standing(NAME) == Standing(champion="3", history=("1", "2", "3"))
+    assert [champions.roll_back(NAME) for _ in range(2)] == [("3", "2"), ("2", "1")]
+
+
 def test_without_a_champion_there_is_nothing_to_roll_back(versions):
     with pytest.raises(InputError, match="has no champion, expected one to roll back"):
         champions.roll_back(NAME)

@@ -52,23 +52,25 @@ def _fit(*callbacks, **settings):
     )
 
 
-def test_the_average_is_scored_and_kept_and_training_goes_on_from_the_weights():
-    course = Course()
-    fitted = _fit(course, ema_momentum=0.5, epochs=2)
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_the_average_is_scored_and_kept_and_training_goes_on_from_the_weights(accumulation_steps):
+    updates = 4 // accumulation_steps  # an epoch
+    course = Course(accumulation_steps)
+    fitted = _fit(course, ema_momentum=0.5, epochs=2, accumulation_steps=accumulation_steps)
     averages = [course.after_updates[0]]
-    for weights in course.after_updates[1:]:  # batch normalisation's statistics too
+    for weights in course.after_updates[1:]:  # once an update, batch normalisation's statistics too
         averages.append([0.5 * old + 0.5 * new for old, new in zip(averages[-1], weights, strict=True)])
-    best = averages[4 * fitted.best_epoch + 3]
+    best = averages[updates * fitted.best_epoch + updates - 1]
     for found, expected in zip(fitted.model.get_weights(), best, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     again = validation_scores(fitted.model, slices(1), batch_size=2)
     assert again["foreground_iou"] == pytest.approx(fitted.best_score, abs=1e-6)
 
     for epoch, weights in enumerate(course.after_epochs):  # to the last bit
-        for found, expected in zip(weights, course.after_updates[4 * epoch + 3], strict=True):
+        for found, expected in zip(weights, course.after_updates[updates * epoch + updates - 1], strict=True):
             np.testing.assert_array_equal(found, expected)
-    plain = Course()
-    _fit(plain, epochs=2)
+    plain = Course(accumulation_steps)
+    _fit(plain, epochs=2, accumulation_steps=accumulation_steps)
     for found, expected in zip(course.after_updates[-1], plain.after_updates[-1], strict=True):
         np.testing.assert_array_equal(found, expected)
 

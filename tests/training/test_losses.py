@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from keras import ops
 
 from kits_ml.training.losses import boundary, overlap, pixels
 from tests.training.loss_inputs import SLICES, one_hot, square, value_of
@@ -108,6 +109,24 @@ def test_boundaries_meet_within_the_tolerance():
     )
 
 
+def test_a_soft_boundary():
+    # 3 x 3, each row alike. Kidney true in the last column: 0 0 1, predicted as 0 1/2 1. A pixel's boundary is how
+    # much its neighbourhood's most outside is more outside than itself: true 1 1 1 - 1 1 0 = 0 0 1,
+    # predicted 1 1 1/2 - 1 1/2 0 = 0 1/2 1/2; over three rows both sum to 3
+    kidney = np.array([0, 0.5, 1], np.float32) * np.ones((1, 3, 1), np.float32)
+    labels, probabilities = (kidney == 1).astype(np.uint8), np.stack([1 - kidney, kidney, 0 * kidney], axis=-1)
+    # without tolerance they share 3 x 1/2: precision = recall = (1.5 + 1) / (3 + 1) = F1; tumour costs nothing
+    assert value_of(partial(boundary.boundary_f1, tolerance=0), labels, probabilities) == pytest.approx(
+        (1 - 2.5 / 4) / 2, rel=1e-5
+    )
+    # with 1, around the true boundary is 0 1 1, so all that is predicted meets it: precision (3 + 1) / (3 + 1) = 1;
+    # around the predicted one is 1/2 1/2 1/2, so half of the true one does: recall (1.5 + 1) / (3 + 1)
+    f1 = 2 * 1 * 0.625 / (1 + 0.625)
+    assert value_of(partial(boundary.boundary_f1, tolerance=1), labels, probabilities) == pytest.approx(
+        (1 - f1) / 2, rel=1e-5
+    )
+
+
 def test_a_boundary_that_is_not_there():
     nothing, kidney = np.zeros((1, 16, 16), np.uint8), square(3)
     # missed: recall (0 + 1) / (16 + 1), precision (0 + 1) / (0 + 1); invented: the other way round
@@ -117,6 +136,35 @@ def test_a_boundary_that_is_not_there():
     skipping = partial(boundary.boundary_f1, skip_absent=True)
     assert value_of(skipping, kidney, one_hot(nothing)) == pytest.approx(1 - f1, rel=1e-5)
     assert value_of(skipping, nothing, one_hot(kidney)) == 0
+
+
+EVERY_LOSS = [
+    pixels.categorical_crossentropy,
+    pixels.focal,
+    pixels.topk_crossentropy,
+    partial(pixels.categorical_crossentropy, class_weights=(0.2, 1, 3)),
+    overlap.soft_dice,
+    overlap.tversky,
+    overlap.focal_tversky,
+    overlap.generalized_dice,
+    boundary.boundary_f1,
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("loss", EVERY_LOSS)
+def test_half_precision_changes_nothing(loss, dtype):
+    # float16 ends at 65,504, and bfloat16 counts no further than 256; kidney has 2 x 200 x 256 = 102,400 pixels, with
+    # seven eighths or more for each. Sixteenths are the same numbers in all three
+    labels = np.ones((2, 256, 256), np.uint8)
+    labels[:, 200:] = 0
+    labels[:, 220:240, 100:160] = 2
+    probabilities = (1 + 13 * one_hot(labels)) / 16
+    probabilities[:, :, ::5] = [0, 1, 0]  # some are wrong
+    expected = value_of(loss, labels, probabilities)
+    assert math.isfinite(expected)
+    assert expected > 0.01
+    assert value_of(loss, labels, ops.cast(probabilities, dtype)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_a_gpu_gets_more_threads_that_make_batches(kind, cores, wanted, expected
 
 @pytest.mark.parametrize(("name", "cls"), sampling.SAMPLINGS.items())
 def test_settings_choose_the_way(name, cls):
-    settings = TrainSettings(sampling=name, batch_size=5, steps_per_epoch=2, seed=3)
+    settings = TrainSettings(sampling=name, batch_size=5, steps_per_epoch=2, seed=3, augmentation=False)
     loader = sampling.make_batches(SLICES, settings)
     loader.epoch = 2  # of 2 steps each
     assert type(loader) is cls

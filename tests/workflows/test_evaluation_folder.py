@@ -142,6 +142,24 @@ def test_without_overwrite_any_file_of_an_evaluation_is_left_alone(by_folders, o
     assert _contents(out) == {"evaluation.json": b"{}"}
 
 
+def test_label_maps_of_others_are_replaced_only_when_told(by_model, out, monkeypatch):
+    mine = {f"predictions/case_{number:05d}.nii.gz": b"mine" for number in (1, 77)}
+    (out / "predictions").mkdir(parents=True)
+    for name, content in mine.items():
+        (out / name).write_bytes(content)
+    careful = dataclasses.replace(by_model, overwrite=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "score_model", lambda *arguments, **options: pytest.fail("segmented in vain"))
+        with pytest.raises(InputError, match=r"predictions/case_00001\.nii\.gz: exists; expected a new folder"):
+            evaluate(careful)
+    assert _contents(out) == mine
+    evaluate(by_model)
+    assert (out / "predictions/case_00001.nii.gz").read_bytes() != b"mine"
+    assert (out / "predictions/case_00077.nii.gz").read_bytes() == b"mine"  # no case that is scored
+    with pytest.raises(InputError, match=r"scores\.csv: exists; expected a new folder, or --overwrite true"):
+        evaluate(careful)
+
+
 def test_a_name_in_evaluation_json_reaches_no_other_folder(tmp_path):
     place, out = tmp_path / "out/.new", tmp_path / "out"
     (out / "predictions").mkdir(parents=True)

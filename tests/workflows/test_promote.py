@@ -280,6 +280,21 @@ def test_with_data_what_the_champion_has_seen_is_left_out_for_both(client, tmp_p
     assert loaded == ["1"]
 
 
+def test_a_kidney_missed_in_a_case_that_the_champion_has_seen_counts(client, tmp_path, data, monkeypatch):
+    """The comparison goes without that case; also later, when its scores are known by their tag."""
+    add_version(tmp_path, evidence=_scores(0.9, 0.5, version="elsewhere"), seen_cases={"x": data[CASES[0]]})
+    _promote()
+    found = evidence(dict.fromkeys(data, (0.99, 0.4)), empty=CASES[:1])
+    add_version(tmp_path, evidence=Evidence(cases=found.cases, case_digests=data))
+    source = client.get_model_version(NAME, "1").source[7:]
+    _by_version(monkeypatch, {"1": _Thresholds(120, {"x": data[CASES[0]]})}, {"1": source})
+    for options in ({"data": str(tmp_path / "cases")}, {}):
+        refused = _promote(**options)
+        assert [one.num_cases for one in refused.decision.regions] == [2, 2]
+        (reason,) = refused.decision.refusals
+        assert "found no kidney in case_00000: 1 of 3 cases" in reason
+
+
 def test_data_that_lacks_a_test_case_is_refused(client, tmp_path, data):
     add_version(tmp_path, evidence=_scores(0.9, 0.5, version="elsewhere"))
     _promote()

@@ -14,7 +14,7 @@ from kits_ml import cli, scores
 from kits_ml.config import PostprocessingSettings, PredictSettings, TunePostprocessingSettings
 from kits_ml.data import cases as case_files
 from kits_ml.data import volumes
-from kits_ml.errors import InputError, MetricMisreadsError
+from kits_ml.errors import CasesFailedError, InputError, MetricMisreadsError
 from kits_ml.workflows import tune_postprocessing as workflow
 from kits_ml.workflows.predict import predict
 from kits_ml.workflows.tune_postprocessing import tune_postprocessing
@@ -116,6 +116,35 @@ def test_a_stored_model_is_registered_as_challenger(data, model, monkeypatch):
         _settings(data, model, model_name="kits")
 
 
+def test_who_showed_what_helps_counts_as_seen(data, fake_model, monkeypatch):
+    """One case is known by another name, and another one has the name of a case here."""
+    digests = {case.name: case.digest() for case in case_files.find_cases(data)}
+    seen = {"first": digests["case_00000"], "case_00003": "of another file"}
+    stored = data.parent / "stored"
+    monkeypatch.setattr(workflow.tuning, "CANDIDATES", {"minimum_kidney_ml": (1.0,)})
+    tune_postprocessing(_settings(data, fake_model(seen_cases=seen), subset="all", store=str(stored)))
+    found = json.loads((stored / "model.json").read_text())["seen_cases"]
+    assert {name: found[name] for name in seen} == seen
+    assert sorted(found.values()) == sorted([*digests.values(), "of another file"])
+    assert found[f"case_00003 ({digests['case_00003'][:8]})"] == digests["case_00003"]
+
+
+def test_a_model_that_does_not_say_what_it_has_seen_goes_on_so(data, fake_model):
+    """Else the few cases would pass for all."""
+    workflow.store(Path(fake_model()), data.parent / "stored", PostprocessingSettings(), chosen_by={"a": "1"})
+    assert "seen_cases" not in json.loads((data.parent / "stored" / "model.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["imaging.nii.gz", "segmentation.nii.gz"])
+def test_where_all_fail_each_is_named(data, fake_model, capsys, name):
+    for path in data.rglob(name):
+        path.write_bytes(b"no")
+    with pytest.raises(CasesFailedError, match=f"12 of 12 cases failed:\n  case_00000: .*{name}"):
+        tune_postprocessing(_settings(data, fake_model(), subset="all"))
+    said = "".join(capsys.readouterr())
+    assert all(f"case_{number:05d}: " in said for number in range(NUM_CASES))
+
+
 def test_predict_does_what_is_stored_unless_told(data, model, fake_model):
     scan = str(data / "case_00011" / "imaging.nii.gz")
     outputs = {}
@@ -141,7 +170,7 @@ def test_predict_does_what_is_stored_unless_told(data, model, fake_model):
         predict(PredictSettings(image=scan, output=str(data.parent / "x.nii.gz"), model=f"{cleaned},{model}"))
 
 
-def test_label_maps_that_are_there_are_used(data, model, fake_model):
+def test_label_maps_that_are_there_are_used(data, model, fake_model, capsys):
     tuned = tune_postprocessing(_settings(data, model))
     before = (tuned.output / "effects.csv").read_text()
     settings = {"predictions": str(tuned.output / "predictions"), "overwrite": True}
@@ -150,6 +179,12 @@ def test_label_maps_that_are_there_are_used(data, model, fake_model):
     (tuned.output / "predictions" / "case_00003.nii.gz").unlink()
     again = tune_postprocessing(_settings(data, model, **settings))
     assert list(again.failures) == ["case_00003"]
+    assert "case_00003: " in capsys.readouterr().out
+    others = data.parent / "others"
+    others.mkdir()
+    (others / "case_00077.nii.gz").touch()
+    with pytest.raises(CasesFailedError, match=r"10 of 10 cases failed:\n  case_00001: .*others: no label map of it"):
+        tune_postprocessing(_settings(data, model, predictions=str(others), overwrite=True))
 
 
 def test_the_command_line_goes_on_to_predict(data, model, monkeypatch):

@@ -5,9 +5,10 @@ over each slice by itself (`per_slice`).
 
 A class that the labels do not show costs `P / (P + smoothing)` with `P`, the sum of its probabilities: little
 where the network is sure, nearly 1 where it is not. Its pull on the logits is bounded all the same: on `P` it is
-`smoothing / (P + smoothing)^2`, so that all logits together feel at most 1/4 of the class's share in the mean,
-less the further `P` lies from `smoothing`. Where most slices lack a class and `per_slice` counts each, that is
-most of the loss: `skip_absent` takes such classes out of the mean.
+`smoothing / (P + smoothing)^2`, so that the class's own logits together feel at most 1/4 of the class's share in the
+mean, and those of the other classes as much the other way; less the further `P` lies from `smoothing`. Where most
+slices lack a class and `per_slice` counts each, that is most of the loss: `skip_absent` takes such classes out of
+the mean.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from kits_ml.training.losses.pixels import one_hot_labels
 
 
 def soft_dice(labels, probabilities, *, per_slice: bool = False, smoothing: float = 1.0, skip_absent: bool = False):
-    """`1 - Dice`, the mean of the foreground classes (Milletari et al. 2016, arXiv:1606.04797).
+    """`1 - Dice`, the mean of the foreground classes (Drozdzal et al. 2016, arXiv:1608.04117).
+
+    Below the fraction bar are sums, as in nnU-Net and MONAI; V-Net (Milletari et al. 2016, arXiv:1606.04797) has sums
+    of squares there.
 
     Args:
         labels: `(batch, rows, columns)` whole numbers.
