@@ -13,6 +13,7 @@ share a GPU, start one process for each fold and way (`--ways`) at the same time
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from functools import partial
@@ -35,8 +36,9 @@ OPPONENT = "basic_unet"
 #: What is scored, by what is added to the algorithm's name.
 TEST_TIME_AUGMENTATION = {"_mirrored": "flip_left_right", "": "none"}
 
-#: From slices of training and of validation patients to a network and what is to be remembered of its training.
-Way = Callable[[SliceArrays, SliceArrays], tuple[Any, dict]]
+#: From slices of training and of validation patients to networks, by what is added to the algorithm's name, and what to
+#: remember of their training.
+Way = Callable[[SliceArrays, SliceArrays], tuple[dict[str, Any], dict]]
 
 
 def main() -> None:
@@ -87,11 +89,11 @@ def run_once(output: Path, algorithm: str, fold: int, train_by: Way, settings: T
     train, validation = (
         batches.read_slices(prepared.store, getattr(prepared.split, part)) for part in ("train", "validation")
     )
-    model, record = train_by(train, validation)
+    models, record = train_by(train, validation)
     record |= {"minutes": settings.max_minutes, "epochs": record["steps"] * settings.batch_size / len(train)}
-    for suffix, augmentation in TEST_TIME_AUGMENTATION.items():
+    for (kept, model), (suffix, augmentation) in itertools.product(models.items(), TEST_TIME_AUGMENTATION.items()):
         predictor = Predictor(model, prepared.store.settings, test_time_augmentation=augmentation)
-        score(predictor, prepared, output / f"{algorithm}{suffix}" / f"fold_{fold}", record)
+        score(predictor, prepared, output / f"{algorithm}{kept}{suffix}" / f"fold_{fold}", record)
 
 
 def score(predictor: Predictor, prepared: Prepared, folder: Path, record: dict) -> None:
@@ -104,7 +106,7 @@ def score(predictor: Predictor, prepared: Prepared, folder: Path, record: dict) 
     tables.write_scores(folder / tables.SCORES_CSV, scored)
 
 
-def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> tuple[Any, dict]:
+def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> tuple[dict[str, Any], dict]:
     """The package's own training, as `kits-ml train` does it, without its run in MLflow."""
     from kits_ml.training.fit import fit
     from kits_ml.workflows.start import new_model
@@ -112,7 +114,7 @@ def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSetti
     model = new_model(settings)
     fitted = fit(model, train, validation, settings)
     looks = len(fitted.history["loss"])
-    return fitted.model, {
+    return {"": fitted.model}, {
         "score": fitted.best_score,
         "progress": (fitted.best_epoch + 1) / looks,
         "looks": looks,
@@ -121,11 +123,12 @@ def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSetti
     }
 
 
-def train_opponent(train: SliceArrays, validation: SliceArrays, *, minutes: float) -> tuple[Any, dict]:
-    """BasicUNet on slices of the same patients."""
+def train_opponent(train: SliceArrays, validation: SliceArrays, *, minutes: float) -> tuple[dict[str, Any], dict]:
+    """BasicUNet on slices of the same patients: with its last weights (`_last`), and those of the best look."""
     from basic_unet import train_basic_unet
 
-    return train_basic_unet(train, validation, minutes=minutes, seed=0)
+    last, best, record = train_basic_unet(train, validation, minutes=minutes, seed=0)
+    return {"_last": last, "": best}, record
 
 
 def write_table(output: Path) -> Path:
