@@ -36,8 +36,8 @@ OPPONENT = "basic_unet"
 #: What is scored, by what is added to the algorithm's name.
 TEST_TIME_AUGMENTATION = {"_mirrored": "flip_left_right", "": "none"}
 
-#: From slices of training and of validation patients to networks, by what is added to the algorithm's name, and what to
-#: remember of their training.
+#: From slices of training and of validation patients to networks, by what is added to the algorithm's name, and what
+#: to remember of their training.
 Way = Callable[[SliceArrays, SliceArrays], tuple[dict[str, Any], dict]]
 
 
