@@ -90,7 +90,11 @@ def write_part(path: Path, name: str, text: str) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Gives a file a second name, or a copy where the file system has no links; whole or not at all."""
+    """Gives a file a second name, or a copy where the file system has no links; whole or not at all.
+
+    Raises:
+        OSError: of a full disk it names the target.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()  # a link to a link would depend on where it lies
     temporary = _beside(target)
@@ -98,7 +102,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
-            shutil.copyfile(source, temporary)
+            with naming_full_disk(target):  # the error would name the source
+                shutil.copyfile(source, temporary)
         temporary.replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -15,6 +15,9 @@ from kits_ml import cli
 ROOT = Path(__file__).parents[1]
 MANIFEST = [one for one in yaml.safe_load_all((ROOT / "deploy/kubernetes.yaml").read_text()) if one]
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+README = (ROOT / "deploy/README.md").read_text()
+#: Of README.md: what holds the volume of the cases while they are copied.
+FILL = list(yaml.safe_load_all(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]))
 #: The oldest and the newest Kubernetes whose schemas are at hand.
 VERSIONS = ("1.25", kubernetes_validate.latest_version())
 
@@ -47,7 +50,7 @@ def _containers() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_manifest_is_valid(version):
-    for one in MANIFEST:
+    for one in (*MANIFEST, *FILL):
         kubernetes_validate.validate(one, version, strict=True)
 
 
@@ -84,6 +87,21 @@ def test_volumes_are_there():
         volumes |= {one["metadata"]["name"] for one in templates}
         for container in pod["containers"]:
             assert {one["name"] for one in container["volumeMounts"]} == volumes
+
+
+def test_the_cases_are_put_where_the_study_looks_for_them():
+    claim, pod = FILL
+    assert claim in MANIFEST  # so that applying it again changes nothing
+    spec, study = pod["spec"], _pods()["study"]
+    assert spec["volumes"] == [one for one in study["volumes"] if one["name"] == "data"]
+    (mount,) = spec["containers"][0]["volumeMounts"]
+    assert mount in study["containers"][0]["volumeMounts"]
+    data = yaml.safe_load((ROOT / "experiments/variants/study.yaml").read_text())["base"]["data"]
+    assert f"kubectl cp -n study {data} {pod['metadata']['name']}:/kits_ml/{data} " in README
+    # in a namespace that is there, before the jobs look for them
+    commands = re.findall(r"^ +(?:\| )?kubectl (create|apply|cp) (.*)", README, re.MULTILINE)
+    assert [name for name, _ in commands] == ["create", "apply", "cp", "apply"]
+    assert [rest for name, rest in commands if name == "apply"] == ["-n study -f fill.yaml", "-n study -f -"]
 
 
 def test_secrets_and_labels_are_there():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ def test_what_a_killed_process_of_this_number_left_is_not_in_the_way(tmp_path):
     os.link(tmp_path / "source", tmp_path / f".target.{os.getpid()}.partial")
     files.link_or_copy(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_text() == "a"
+
+
+def test_a_full_disk_while_copying_names_the_target(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", source)
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    (tmp_path / "source").touch()
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.link_or_copy(tmp_path / "source", tmp_path / "target")
+    assert caught.value.filename == str(tmp_path / "target")
 
 
 @pytest.mark.parametrize(

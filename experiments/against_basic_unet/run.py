@@ -4,10 +4,10 @@
 
 Each fold's patients (`experiments/kits_thin/folds`) are the test of one training of each; of the others one in eight
 chooses the weights. Each is scored as it is, and with its probabilities averaged over the slice and its mirror image
-(`_mirrored`). What is finished is not done again, so the command goes on after an interruption. It writes, in
-`--output`, the scores of each fold, and `scores.csv` with all of them (case, algorithm, region, score, fold), which
-`kits-ml compare` takes. The two take turns, so that what else the machine does strikes both; where many trainings
-share a GPU, start one process for each fold and way (`--ways`) at the same time.
+(`_mirrored`); BasicUNet with its last weights too (`_last`). What is finished is not done again, so the command goes
+on after an interruption. It writes, in `--output`, the scores of each fold, and `scores.csv` with all of them (case,
+algorithm, region, score, fold), which `kits-ml compare` takes. The two take turns, so that what else the machine does
+strikes both; where many trainings share a GPU, start one process for each fold and way (`--ways`) at the same time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kits_ml.workflows.evaluate import score_model
 from kits_ml.workflows.prepare import Prepared, prepare
 
 FOLDS = Path(__file__).parents[1] / "kits_thin" / "folds"
-OPPONENT = "basic_unet"
+OPPONENT = "basic_unet_default"  # as MONAI sets it up; another was `basic_unet` in earlier results
 
 #: What is scored, by what is added to the algorithm's name.
 TEST_TIME_AUGMENTATION = {"_mirrored": "flip_left_right", "": "none"}

@@ -191,7 +191,7 @@ def main() -> None:
         return
     import machine  # beside this script; tests import it from elsewhere
 
-    about = machine.describe(PACKAGES)
+    about = machine.describe(PACKAGES) + machine.options()
     with tempfile.TemporaryDirectory() as folder:
         from kits_ml.data.slice_cache import open_cache
 

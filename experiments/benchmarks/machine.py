@@ -12,13 +12,18 @@ from pathlib import Path
 
 
 def describe(packages: Sequence[str]) -> str:
-    """The processor, the cores, how busy others keep them, versions, and the options given.
+    """The processor, the cores, how busy others keep them, and versions; packages that are not there are left out."""
+    return f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {versions(packages)}"
 
-    Packages that are not there are left out, and so are options that name files.
-    """
-    about = f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {versions(packages)}"
-    options = [f"{name} {value}" for name, value in pairwise(sys.argv) if name.startswith("--") and "/" not in value]
-    return about + (f"; with `{' '.join(options)}`" if options else "")
+
+def options() -> str:
+    """The numbers among the options that were given: what the command that a page shows lacks."""
+    given = [f"{name} {value}" for name, value in pairwise(sys.argv) if name.startswith("--") and _is_number(value)]
+    return f"; with `{' '.join(given)}`" if given else ""
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
 
 
 def processor() -> str:

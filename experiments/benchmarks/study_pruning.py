@@ -233,7 +233,7 @@ def main() -> None:
 
     import optuna
 
-    about = machine.describe(PACKAGES)
+    about = machine.describe(PACKAGES) + machine.options()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pool = configurations(options.configurations)
     curves = [train_once(number, chosen, options) for number, chosen in enumerate(pool)]

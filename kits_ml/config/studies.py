@@ -45,7 +45,11 @@ class ConfirmSettings(StudySettings):
     """Train the best configuration of each architecture anew over folds and seeds, and compare them on the test
     patients."""
 
-    confirm_folds: int = setting(5, "folds of the patients that are not for test; each validates once", minimum=2)
+    confirm_folds: int = setting(
+        5,
+        "folds of the patients that are not for test; each validates once; of a split_file the first of its folds",
+        minimum=2,
+    )
     confirm_seeds: int = setting(2, "trainings of each fold, with seeds from 0", minimum=1)
     control: str = setting("unet", "the architecture that all others are held against")
     equivalence_margin: float = setting(
@@ -70,7 +74,10 @@ class SearchSettings(Settings):
     name: str = setting(REQUIRED, "of the study, in the storage and in MLflow")
     trials: int | None = setting(None, "finished trials of each architecture, pruned ones too", minimum=1)
     minutes: float | None = setting(
-        None, "training time of each architecture, of all workers together; the last trial may go beyond", minimum=0
+        None,
+        "time of each architecture's trials, of all workers together, with what they prepare first; the last trial "
+        "may go beyond",
+        minimum=0,
     )
     seed: int = setting(0, "of the sampler: the same seed and one worker give the same trials", minimum=0)
     num_folds: int = setting(

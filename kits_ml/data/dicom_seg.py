@@ -1,7 +1,7 @@
 """A label map as a DICOM Segmentation that opens with the series it was made from.
 
 One binary segment a label, without overlap, as in the label map: the kidney segment leaves the tumour out. Each frame
-refers to the source slice it lies on; slices without a label have no frame. highdicom writes it.
+refers to the source slice it lies on; slices without a label have no frame, unless none has one. highdicom writes it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def write_dicom_seg(
     Args:
         path: the file to write, mostly `.dcm`.
         label_map: `(slices, rows, columns)` in the house's axis order, values 0, 1, 2. Without any label the file
-            holds both segments and one empty frame each, since a DICOM image needs a frame.
+            holds an empty frame of each segment for every slice, since a DICOM image needs a frame.
         source: the series as `images.read_image` gave it.
         algorithm_name: of the model; of it and of the version at most 64 characters are kept, in ASCII without
             backslashes, as DICOM allows in any file.

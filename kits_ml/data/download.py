@@ -50,10 +50,11 @@ class StoppedError(Exception):
 class _RetryError(Exception):
     """One try failed in a way that another may not."""
 
-    def __init__(self, message: str, *, connected: bool = True, retry_after_s: float = 0.0):
+    def __init__(self, message: str, *, connected: bool = True, retry_after_s: float = 0.0, discarded: bool = False):
         super().__init__(message)
         self.connected = connected
         self.retry_after_s = retry_after_s
+        self.discarded = discarded  # what had come was of no use: the next try begins another version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class Patience:
 
     Attributes:
         timeout_s: seconds without a byte after which a connection is given up.
-        num_retries: tries in a row without a new byte, after the first, before the file is given up.
+        num_retries: tries in a row without a new byte, after the first, before the file is given up; also beginnings
+            that turned out to be of no use.
         backoff_s: wait before the first retry in seconds; doubles with each up to a minute, and half of it is chance.
     """
 
@@ -103,7 +105,7 @@ def download(
         DiskFullError: no room.
         StoppedError: `stop` was set.
     """
-    num_failures = num_damaged = 0
+    num_failures = num_damaged = num_discarded = 0
     most_bytes = partial.size
     while True:
         if stop.is_set():
@@ -118,13 +120,18 @@ def download(
             num_damaged += 1
             if num_damaged == _MOST_DAMAGED:
                 raise InputError(f"{url}: {error}; so were {num_damaged} copies in a row") from error
-            failure = _RetryError(str(error))
+            failure = _RetryError(str(error), discarded=True)
         except _RetryError as error:
             failure = error
+        if failure.discarded:
+            num_discarded += 1
+            most_bytes = 0
         num_failures = 1 if partial.size > most_bytes else num_failures + 1
         most_bytes = max(most_bytes, partial.size)
         if num_failures > patience.num_retries:
-            raise _given_up(url, failure, num_failures, partial) from failure
+            raise _given_up(url, failure, f"{num_failures} tries in a row without a new byte", partial) from failure
+        if num_discarded > patience.num_retries:  # each brought new bytes, and would for ever
+            raise _given_up(url, failure, f"{num_discarded} beginnings that were of no use", partial) from failure
         wait_s = max(patience.wait_s(num_failures), failure.retry_after_s)
         level = logging.WARNING if wait_s >= _LONG_WAIT_S else logging.INFO
         _LOG.log(level, "%s: %s; trying again in %.1f s", url, failure, wait_s)
@@ -163,9 +170,10 @@ def _receive(
         resumes = response.status_code == 206
         if resumes and not (known and known.fits(version) and _range_start(response) == offset):
             partial.discard()
-            raise _RetryError("the server resumed another range or version than the one asked for")
+            raise _RetryError("the server resumed another range or version than the one asked for", discarded=True)
         head = b"" if resumes else _checked_head(url, response, magic)
-        remaining = 0 if version.size is None else version.size - (offset if resumes else 0)
+        # what has come is either gone on with or makes room
+        remaining = 0 if version.size is None else version.size - partial.size
         _check_room(url, partial, remaining)
         if not resumes:
             partial.restart(version)
@@ -202,7 +210,8 @@ def _nothing_left(partial: Partial, known: Version, offset: int, response: reque
         return dataclasses.replace(known, size=offset)
     partial.discard()
     announced = "of unknown size" if known.size is None else f"of {known.size} bytes"
-    raise _RetryError(f"the server announced a file {announced} and has nothing after byte {offset}")
+    message = f"the server announced a file {announced} and has nothing after byte {offset}"
+    raise _RetryError(message, discarded=True)
 
 
 def _check_status(url: str, response: requests.Response) -> None:
@@ -315,8 +324,8 @@ def _plainly(error: BaseException) -> str:
     return f"the connection failed ({(str(error) or type(error).__name__).splitlines()[0]})"
 
 
-def _given_up(url: str, failure: _RetryError, num_failures: int, partial: Partial) -> InputError:
-    message = f"{url}: {failure}; given up after {num_failures} tries in a row without a new byte"
+def _given_up(url: str, failure: _RetryError, after: str, partial: Partial) -> InputError:
+    message = f"{url}: {failure}; given up after {after}"
     version = partial.version(url)
     if version and partial.size:
         message += f", {partial.size} of {version.size or 'unknown'} bytes are kept"

@@ -301,7 +301,7 @@ def _kits_json(settings: FetchSettings) -> _File:
 
 
 def _files(case: str, settings: FetchSettings) -> list[_File]:
-    """Label map first, image last: a case without its image is no case yet."""
+    """Label map first, image last: a case without its image is refused by name."""
     image_url = f"{settings.imaging_url.rstrip('/')}/{case}.nii.gz"
     label_url = f"{settings.labels_url.rstrip('/')}/{case}/segmentation.nii.gz"
     image = _File(name=f"{case}/imaging.nii.gz", url=image_url, magic=_GZIP_MAGIC, check=check_nifti)

@@ -56,10 +56,9 @@ def survey_case(case: case_files.Case, *, digest: str, record_path: Path) -> dic
     Raises:
         InputError: as `cases.load_case`.
     """
-    if record_path.exists():
-        record = json.loads(record_path.read_text())
-        if record["digest"] == digest:
-            return record
+    known = _read_record(record_path)
+    if known is not None and known["digest"] == digest:
+        return known
     image, label_map = case_files.load_case(case)
     record = {
         "digest": digest,
@@ -68,6 +67,19 @@ def survey_case(case: case_files.Case, *, digest: str, record_path: Path) -> dic
     }
     files.write_json(record_path, record)
     return record
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What was found before; None where there is nothing, or nothing that can be read."""
+    try:
+        record = json.loads(path.read_text())
+        return {
+            "digest": record["digest"],
+            "tumour_ml": float(record["tumour_ml"]),
+            "slice_digests": list(record["slice_digests"]),
+        }
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_case(case: case_files.Case, *, folder: Path, layout: str, held_out: bool) -> str:

@@ -126,11 +126,15 @@ def _label_names(description: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _listed(folder: Path, description: Mapping[str, Any], path: Path) -> dict[str, Files]:
     """Files that version 2's optional `dataset` entry names, relative to the folder."""
+    entries = description.get("dataset") or {}
+    if not isinstance(entries, dict):
+        raise InputError(f"{path}: dataset is {type(entries).__name__}, expected one image and a label by case")
     found = {}
-    for name, entry in (description.get("dataset") or {}).items():
-        if not isinstance(entry, dict) or len(entry.get("images", ())) != 1 or "label" not in entry:
-            raise InputError(f"{path}: dataset entry of {name}, expected one image and a label")
-        found[name] = Files(image=folder / entry["images"][0], labels=folder / entry["label"], held_out=False)
+    for name, entry in entries.items():
+        images, labels = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(images, list) or [type(one) for one in (*images, labels)] != [str, str]:
+            raise InputError(f"{path}: dataset entry of {name} is {entry!r}, expected one image and a label")
+        found[name] = Files(image=folder / images[0], labels=folder / labels, held_out=False)
     return found
 
 

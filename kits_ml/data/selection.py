@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -89,11 +87,6 @@ def effective_rule(settings: SelectionSettings) -> dict[str, Any]:
     return {**PRESETS[settings.selection], **by_hand}
 
 
-def is_active(settings: SelectionSettings) -> bool:
-    """Whether any case could be left out."""
-    return bool(effective_rule(settings))
-
-
 def select(
     cases: Iterable[Fingerprint | Facts], settings: SelectionSettings, *, unreadable: Mapping[str, str] | None = None
 ) -> Selection:
@@ -140,37 +133,6 @@ def reasons_by_name(names: Collection[str], settings: SelectionSettings) -> dict
     return reasons
 
 
-def read_facts(path: str | Path) -> list[Facts]:
-    """Reads the facts of a table: `fingerprint.csv` of `kits-ml inspect`, or any with such columns.
-
-    Args:
-        path: a CSV with `case`, and as far as the rule needs them `slices`, `hu_min`, `hu_max` and
-            `slice_spacing_mm` (also `spacing_z_mm`). An empty cell is unknown.
-
-    Raises:
-        InputError: no such file, no column `case`, or a cell that is no number.
-    """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a CSV of fingerprints") from error
-    if not rows or "case" not in rows[0]:
-        found = ", ".join(rows[0]) if rows else "no rows"
-        raise InputError(f"{path}: found {found}; expected a CSV with the columns case, slices, hu_min, hu_max")
-    return [
-        Facts(
-            case=row["case"],
-            slices=_number(row, ("slices",), path),
-            hu_min=_number(row, ("hu_min",), path),
-            hu_max=_number(row, ("hu_max",), path),
-            slice_spacing_mm=_number(row, ("slice_spacing_mm", "spacing_z_mm"), path),
-        )
-        for row in rows
-    ]
-
-
 def _limits_passed(one: Facts, rule: Mapping[str, Any]) -> tuple[str, ...]:
     checks = (
         ("slices", "max_slices", "at most", "{} slices", "number of slices"),
@@ -208,16 +170,6 @@ def _named(text: str, names: Collection[str], setting: str) -> set[str]:
 def _number_of(name: str) -> int | None:
     match = re.fullmatch(r"case_(\d+)", name)
     return int(match[1]) if match else None
-
-
-def _number(row: Mapping[str, str], columns: tuple[str, ...], path: Path) -> float | None:
-    text = next((row[column] for column in columns if row.get(column)), None)
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{path}: {row['case']} has {text!r} in {columns[0]}, expected a number") from None
 
 
 def _plain(value: Any) -> str:

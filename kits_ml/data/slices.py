@@ -9,7 +9,7 @@
         store.json                    settings and cases: written when all cases are there
         splits/<digest>.json          patients and parts, one file a split
         cache/                        the slices decoded, see `slice_cache`: written by the first training
-        locks/                        see `claims`
+        .locks/                       see `claims`
 
 The folder's name is a digest of the settings and of every input file, so a store can't mix two preparations. A case
 that another store of the same parent already holds is linked from there instead of being prepared again.
@@ -116,13 +116,20 @@ def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSet
         record_path = sibling / f"{name}.json"
         if sibling.parent == store or not record_path.exists():
             continue
-        record = json.loads(record_path.read_text())
-        wanted = (digest, settings.to_dict(), FORMAT_VERSION)
-        if (record["input_digest"], record["settings"], record["format"]) != wanted:
+        if _prepared_from(record_path) != (digest, settings.to_dict(), FORMAT_VERSION):
             continue
         _take_over(name, sibling.parent, store)
         return True
     return False
+
+
+def _prepared_from(record_path: Path) -> tuple[Any, ...] | None:
+    """Input digest, settings and format of a case's record; None where it cannot be read."""
+    try:
+        record = json.loads(record_path.read_text())
+        return record["input_digest"], record["settings"], record["format"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _take_over(name: str, sibling: Path, store: Path) -> None:
@@ -206,10 +213,6 @@ class PreparedStore:
 
     def _record(self, name: str) -> dict[str, Any]:
         return json.loads(_record_path(self.folder, name).read_text())
-
-    def rows_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[Mapping[str, Any]]:
-        """The index rows of some cases, in the store's order; see `positions_of`."""
-        return [self.index[number] for number in self.positions_of(names, margin_mm=margin_mm)]
 
     def positions_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[int]:
         """Where the slices of some cases stand in the index, in its order.

@@ -185,19 +185,22 @@ def read_label_map(path: str | Path, *, mapping: Mapping[int, int] | None = None
     if not keep_cysts and array.max() == labels.KITS23_CYST:
         cyst = array == labels.KITS23_CYST
         array[cyst] = labels.KIDNEY
-        note = f"{path}: {int(cyst.sum())} voxels of label 3 (cyst) are read as kidney"
+        named = "cysts" if mapping else f"label {labels.KITS23_CYST} (cyst)"
+        note = f"{path}: {int(cyst.sum())} voxels of {named} are read as kidney"
     return Volume(array=geometry.to_house(array), geometry=geometry, path=path, note=note)
 
 
 def write_image(path: str | Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Writes HU as int16 NIfTI on the geometry's grid; the file appears whole or not at all.
+    """Writes HU as NIfTI on the geometry's grid; the file appears whole or not at all.
 
     Args:
         path: ends in `.nii.gz` or `.nii`.
-        array: `(slices, rows, columns)` in HU.
+        array: `(slices, rows, columns)` in HU; written as int16 where it is of whole numbers that fit, else as
+            float32.
         geometry: the grid to write on.
     """
-    _write(Path(path), np.asarray(array, np.int16), geometry)
+    array = np.asarray(array)
+    _write(Path(path), array.astype(np.int16 if _fits_int16(array) else np.float32, copy=False), geometry)
 
 
 def write_label_map(path: str | Path, label_map: np.ndarray, geometry: Geometry) -> None:
@@ -274,6 +277,13 @@ def _geometry(image: nib.Nifti1Pair, path: Path) -> Geometry:
             f"{path}: its affine {affine.tolist()} does not place voxels in space (not invertible, or far off)"
         )
     return Geometry(shape=tuple(int(size) for size in shape), affine=affine, header=image.header.copy())
+
+
+def _fits_int16(array: np.ndarray) -> bool:
+    if array.dtype == np.int16:
+        return True
+    limits = np.iinfo(np.int16)
+    return array.dtype.kind in "iu" and limits.min <= array.min() <= array.max() <= limits.max
 
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> None:

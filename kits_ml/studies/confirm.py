@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ import numpy as np
 
 from kits_ml import files, runtime
 from kits_ml.config import ConfirmSettings, StudySettings, TrainSettings
-from kits_ml.errors import InputError, first_line
+from kits_ml.data.split_files import read_split_file
+from kits_ml.errors import InputError, StoppedError, first_line
 from kits_ml.evaluation.comparison import costs
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.settings import suggestion
 from kits_ml.studies.compared import CONFIRMED, COSTS_CSV, TEST_CSV, compare_confirmed
 from kits_ml.studies.crew import crew
-from kits_ml.studies.spec import StudySpec
 from kits_ml.studies.study import StudyResult, report_study, results_of
 from kits_ml.studies.winner import register_winner
 from kits_ml.tracking import run_scores
@@ -40,6 +42,8 @@ COLUMNS = ["case", "algorithm", "fold", "seed", "region", "metric", "score"]
 #: Ending of a note beside the records: why a training of this call came to nothing.
 _FAILED = ".failed"
 _AGAIN = "the same command does it when it is started again"
+#: In the message of a training that cannot go on from its checkpoint: other settings or cases, a run that is gone.
+_NOT_THE_SAME = "leave resume out"
 TABLES = {"validation": "validation.csv", "test": TEST_CSV}
 
 
@@ -70,24 +74,28 @@ class Confirmed:
 def confirm(settings: ConfirmSettings, *, run: Callable[[TrainSettings], Trained] = train) -> Confirmed:
     """Trains the best configuration of each architecture over folds and seeds, and compares them on test patients.
 
-    Each patient that is not for test validates in one fold; the test patients are the same in all. The winner is
-    chosen by validation scores. A training that is there already, with the same settings, is not repeated, and one
-    that another process is at is left to it: several processes share the work, also those of other commands with
-    `register` off.
+    Each patient that is not for test validates in one fold; the test patients are the same in all. A study with a
+    `split_file` is confirmed over its folds, or over seeds alone where it has none. The winner is chosen by
+    validation scores. A training that is there already, with the same settings, is not repeated, one that was stopped
+    goes on, and one that another process is at is left to it: several processes share the work, also those of other
+    commands with `register` off.
 
     Args:
         settings: study, folds, seeds, control and margin.
         run: does one training.
 
     Raises:
-        InputError: no such study, no complete trial, a control that is not there, a tracking server that does not
-            answer, not one training that came to something, or no patient whom all architectures validate on.
+        InputError: no such study, no complete trial, a control that is not there, more folds than the `split_file`
+            has, a tracking server that does not answer, not one training that came to something, or no patient whom
+            all architectures validate on.
+        StoppedError: Ctrl-C or SIGTERM.
     """
     study = results_of(settings.select(StudySettings))
     name = study.spec.search.name
     if len(study.best) > 1 and settings.control not in study.best:
         known = suggestion(settings.control, list(study.best))
         raise InputError(f"control: {settings.control!r} has no complete trial in study {name}{known}")
+    _plan(study, settings)  # what is wrong with it is told before other processes begin
     folder = _folder(study, settings)
     for note in (folder / "runs").glob(f"*{_FAILED}"):
         note.unlink(missing_ok=True)  # what failed in an earlier call is tried again
@@ -160,7 +168,7 @@ def _train_all(
     folder = _folder(study, settings)
     found: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    planned = _plan(study.spec, study.best, settings, experiment=tracking.experiment_of(study.run_id))
+    planned = _plan(study, settings)
     for name in _not_at_work(planned, folder / "locks"):
         one, note = planned[name], folder / "runs" / f"{name}{_FAILED}"
         if note.exists():  # another process of this call has tried it
@@ -182,21 +190,35 @@ def _folder(study: StudyResult, settings: ConfirmSettings) -> Path:
     return Path(settings.output) / study.spec.search.name / CONFIRMED
 
 
-def _plan(
-    spec: StudySpec, best: Mapping[str, Any], settings: ConfirmSettings, *, experiment: str
-) -> dict[str, TrainSettings]:
-    """The trainings by name: a fold and seed of all architectures before the next, so that a stop costs all alike."""
+def _plan(study: StudyResult, settings: ConfirmSettings) -> dict[str, TrainSettings]:
+    """The trainings by name: a fold and seed of all architectures before the next, so that a stop costs all alike.
+
+    Raises:
+        InputError: more folds than the study's `split_file` has, or one that cannot be read.
+    """
     planned = {}
-    for seed in range(settings.confirm_seeds):
-        for fold in range(settings.confirm_folds):
-            for architecture, trial in best.items():
-                name = f"{architecture}_fold{fold}_seed{seed}"
-                changes = {
-                    **{"num_folds": settings.confirm_folds, "fold": fold, "seed": seed},
-                    **{"experiment": experiment, "run_name": name},
-                }
-                planned[name] = spec.training(architecture, trial.params, changes)
+    experiment = tracking.experiment_of(study.run_id)
+    folds = {architecture: _folds(study.spec.fixed[architecture], settings) for architecture in study.best}
+    for seed, number in itertools.product(range(settings.confirm_seeds), range(settings.confirm_folds)):
+        for architecture, trial in study.best.items():
+            for fold in folds[architecture][number : number + 1]:
+                name = f"{architecture}_fold{number}_seed{seed}"
+                changes = {**fold, "seed": seed, "experiment": experiment, "run_name": name}
+                planned[name] = study.spec.training(architecture, trial.params, changes)
     return planned
+
+
+def _folds(fixed: Mapping[str, Any], settings: ConfirmSettings) -> list[dict[str, int]]:
+    """The settings of each fold: of patients that are drawn, or of the study's `split_file`."""
+    path = fixed.get("split_file")
+    if path is None:
+        return [{"num_folds": settings.confirm_folds, "fold": fold} for fold in range(settings.confirm_folds)]
+    num_folds = len(read_split_file(path))
+    if 1 < num_folds < settings.confirm_folds:
+        raise InputError(
+            f"confirm_folds: found {settings.confirm_folds}, expected at most the {num_folds} of split_file {path}"
+        )
+    return [{"fold": fold} for fold in range(min(num_folds, settings.confirm_folds))]
 
 
 def _not_at_work(names: Iterable[str], locks: Path) -> Iterator[str]:
@@ -217,7 +239,7 @@ def _train_once(
     if path.exists():
         record = json.loads(path.read_text())
     if record is None or record["settings"] != settings.to_dict():
-        trained = run(settings)
+        trained = _go_on(name, settings, folder=folder, run=run)
         record = {
             "algorithm": settings.architecture,
             "run_id": trained.run_id,
@@ -230,6 +252,30 @@ def _train_once(
         lambda: tracking.put_below(record["run_id"], parent_id, tags=tags), what=f"the place of {name}", later=_AGAIN
     )
     return record
+
+
+def _go_on(name: str, settings: TrainSettings, *, folder: Path, run: Callable[[TrainSettings], Trained]) -> Trained:
+    """Trains, from where an earlier call was stopped if it was at the same.
+
+    Each training has a folder of checkpoints, beside the study's own folder, which goes to MLflow as a whole.
+    """
+    checkpoints = folder.parent.with_name(f"{folder.parent.name}.checkpoints") / name
+    kept = replace(settings, resume=checkpoints.exists(), checkpoints=str(checkpoints))
+    try:
+        trained = run(kept)
+    except StoppedError as error:
+        what = first_line(error).partition(";")[0]
+        raise StoppedError(
+            f"{what} in {name}; the same command goes on", signal_number=error.exit_code - 128
+        ) from error
+    except InputError as error:
+        if not kept.resume or _NOT_THE_SAME not in str(error):
+            raise
+        log.warning("%s starts anew: %s", name, first_line(error))
+        shutil.rmtree(checkpoints)
+        return _go_on(name, settings, folder=folder, run=run)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return trained
 
 
 def _rows(cases: Iterable[CaseScores], settings: TrainSettings) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import platform
@@ -20,19 +19,13 @@ from kits_ml.config import TrainSettings
 from kits_ml.errors import CasesFailedError, InputError, first_line
 from kits_ml.studies.space import suggest
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.storage import cause_of
+from kits_ml.studies.storage import patiently
 from kits_ml.training.budget import num_epochs
 from kits_ml.training.callbacks import SELECTION_METRIC
 from kits_ml.workflows.trial import Trialled, train_trial
 
-log = logging.getLogger(__name__)
-
 #: User attribute of a trial: when its worker began with it, in seconds since 1970.
 BEGUN = "begun_s"
-
-#: How long, and how often, what a trial found is offered to a storage that does not take it: a full disk, a database
-#: that is started again.
-PATIENCE_S, PAUSE_S = 600.0, 5.0
 
 #: Trains and scores: settings in, and a function to call after each epoch.
 Train = Callable[..., Trialled]
@@ -130,7 +123,7 @@ class _Recorder:
 
     def note(self, **values: Any) -> None:
         for name, value in values.items():
-            _patiently(lambda name=name, value=value: self.trial.set_user_attr(name, value))
+            patiently(lambda name=name, value=value: self.trial.set_user_attr(name, value))
 
     def keep(self) -> None:
         """Leaves all there is with the trial."""
@@ -143,10 +136,10 @@ class _Recorder:
         self.note(curve=self.curve, cases=cases, **self._costs(), **best)
 
     def _report(self, value: float, step: int) -> None:
-        _patiently(lambda: self.trial.report(value, step))
+        patiently(lambda: self.trial.report(value, step))
 
     def _prune(self, what: str) -> None:
-        if _patiently(self.trial.should_prune):
+        if patiently(self.trial.should_prune):
             raise optuna.TrialPruned(f"pruned by {self.pruner} after {what}")
 
     def _costs(self) -> dict[str, float]:
@@ -158,20 +151,3 @@ class _Recorder:
             "gflops": last["gflops"],
             "training_minutes": sum(one.training_minutes for one in self.finished),
         }
-
-
-def _patiently(action: Callable[[], Any]) -> Any:
-    """Does something with the storage, and again where the storage fails, so that no training is lost by that.
-
-    Raises:
-        optuna.exceptions.StorageInternalError: it failed for `PATIENCE_S`.
-    """
-    ends = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return action()
-        except optuna.exceptions.StorageInternalError as error:
-            if time.monotonic() >= ends:
-                raise
-            log.warning("the storage does not take a trial's record (%s); trying again", cause_of(error))
-            time.sleep(PAUSE_S)

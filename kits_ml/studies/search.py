@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kits_ml.config import SearchSettings
 from kits_ml.studies.objective import BEGUN, Train, TrialFailedError, run_trial
 from kits_ml.studies.spec import StudySpec
-from kits_ml.studies.storage import give_up_silent, has_heartbeat
+from kits_ml.studies.storage import give_up_silent, has_heartbeat, patiently
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class Progress:
         failed: trials that ended for a reason in their settings.
         lost: trials whose worker was killed or stopped.
         running, waiting: trials that somebody is at, or that wait for somebody.
-        minutes: training time of ended and running trials, but for the lost ones: when a trial was given up does not
-            tell how long it trained.
+        minutes: time of ended and running trials, but for the lost ones: when a trial was given up does not tell how
+            long it trained.
     """
 
     complete: int = 0
@@ -100,7 +101,8 @@ def work(
     """Does trials until every architecture's budget is spent, by this worker or by others.
 
     It ends when no trial is running any more, so that whoever reports then reports all, and a worker that is killed
-    in the last trial is noticed. Without heartbeats that cannot be waited for.
+    in the last trial is noticed. Without heartbeats that cannot be waited for. A storage that does not answer is
+    waited for, see `patiently`.
 
     Args:
         studies: Optuna's, by architecture.
@@ -108,17 +110,20 @@ def work(
         train: does one training.
         on_trial: told of each trial that this worker ended, with its architecture.
         poll_s: how often to look again while others hold all that is left.
+
+    Raises:
+        optuna.exceptions.StorageInternalError: the storage does not answer any more.
     """
     beats = all(has_heartbeat(study._storage) for study in studies.values())
     while True:
-        done = {name: progress(study) for name, study in studies.items()}
+        done = patiently(lambda: {name: progress(study) for name, study in studies.items()})
         spent = all(is_spent(one, spec.search) for one in done.values())
         if spent and not (beats and any(one.running for one in done.values())):
             return
         name = None if spent else next_architecture(done, spec.search, count_running=beats)
         if name is None:
             for study in studies.values():
-                give_up_silent(study)
+                patiently(functools.partial(give_up_silent, study))
             time.sleep(poll_s)
             continue
         _one_trial(name, studies[name], spec, train=train, on_trial=on_trial, beats=beats)
@@ -137,20 +142,13 @@ def is_surplus(number: int, trials: Sequence[FrozenTrial], budget: int, *, count
 def _one_trial(
     name: str, study: optuna.Study, spec: StudySpec, *, train: Train, on_trial: Callable, beats: bool
 ) -> None:
-    given_up = False
-
     def objective(trial: optuna.Trial) -> float | tuple[float, ...]:
-        nonlocal given_up
-        budget, others = spec.search.trials, study.get_trials(deepcopy=False)
+        budget, others = spec.search.trials, patiently(lambda: study.get_trials(deepcopy=False))
         if budget is not None and is_surplus(trial.number, others, budget, count_running=beats):
             trial.set_user_attr(SURPLUS, True)
             raise TrialFailedError("the budget was spent when it was begun")
         log.info("%s, trial %d", name, trial.number)
-        try:
-            return run_trial(trial, spec=spec, architecture=name, train=train)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            given_up = True
-            raise
+        return run_trial(trial, spec=spec, architecture=name, train=train)
 
     def tell(study: optuna.Study, trial: FrozenTrial) -> None:
         if SURPLUS not in trial.user_attrs:
@@ -158,11 +156,28 @@ def _one_trial(
             on_trial(name, trial)
 
     try:
-        study.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[tell])
-    except ValueError:  # Optuna's: the trial has ended already
-        if not given_up:
+        # another trial where this one could not be begun; what fails after its training was as patient, so this ends
+        patiently(lambda: study.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[tell]))
+    except Exception as error:
+        said = _before_optuna_stumbled(error)
+        if isinstance(said, optuna.exceptions.StorageInternalError):
+            raise said from said.__cause__
+        if not _had_ended(said):
             raise
         log.warning("%s: a trial was given up by others, as this worker gave no sign of life for a while", name)
+
+
+def _before_optuna_stumbled(error: BaseException) -> BaseException:
+    """The error before Optuna's own: where a trial's end cannot be told, it goes on with what it does not know."""
+    while isinstance(error, UnboundLocalError | AssertionError) and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _had_ended(error: BaseException) -> bool:
+    """Whether Optuna says that the trial had been ended before, by others."""
+    told_late = isinstance(error, ValueError) and str(error).startswith("Cannot tell a ")
+    return told_late or isinstance(error, optuna.exceptions.UpdateFinishedTrialError)
 
 
 def outcome(trial: FrozenTrial) -> str:
@@ -186,8 +201,8 @@ def _kind(trial: FrozenTrial) -> str:
 
 
 def minutes_of(trial: FrozenTrial) -> float:
-    """How long a trial has trained; 0 for one that was lost, or that has only just been begun."""
-    if _kind(trial) == "lost":
+    """How long a trial has taken; 0 for one that was lost, that waits, or that has only just been begun."""
+    if _kind(trial) in ("lost", "waiting"):  # one that waits is a lost one's retry, and has its attributes
         return 0.0
     if trial.datetime_start is not None and trial.datetime_complete is not None:
         return max(0.0, (trial.datetime_complete - trial.datetime_start).total_seconds() / 60)

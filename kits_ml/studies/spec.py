@@ -99,8 +99,7 @@ class StudySpec:
 
     def configuration(self, architecture: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """What `train --config` takes for a trial: all that the study fixed or the trial chose."""
-        folds = {"num_folds": self.search.num_folds} if self.search.num_folds else {}
-        return {"architecture": architecture, **self.fixed[architecture], **folds, **chosen}
+        return {"architecture": architecture, **self.fixed[architecture], **_folds(self.search), **chosen}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """The keys in which another document differs, the budget aside."""
@@ -134,6 +133,7 @@ def parse_spec(document: Mapping[str, Any], *, source: str) -> StudySpec:
         fixed[name] = {**base, **_base(own.get(name, {}).get("base", {}), where=f"{where}.base")}
         spaces[name] = {**{one: shared[one] for one in shared if one not in fixed[name] or one in base}, **own_space}
         _check_architecture(name, fixed[name], spaces[name], source=source)
+        _check_together({**fixed[name], "architecture": name, **_folds(search)}, source=source)
     objectives = _objectives(document.get("objectives", [SELECTION_METRIC]), source)
     sampler, pruner = _strategies(document, objectives, search, source)
     return StudySpec(
@@ -217,6 +217,18 @@ def _check_architecture(name: str, fixed: Mapping[str, Any], space: Space, *, so
         raise InputError(
             f"{source}: space.deep_supervision: not for {name}, expected it under own of those that have it"
         )
+
+
+def _check_together(fixed: Mapping[str, Any], *, source: str) -> None:
+    """Makes the settings once: what does not go together would fail every trial."""
+    try:
+        TrainSettings.from_mapping(fixed)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def _folds(search: SearchSettings) -> dict[str, int]:
+    return {"num_folds": search.num_folds} if search.num_folds else {}
 
 
 def _objectives(names: Any, source: str) -> tuple[str, ...]:

@@ -111,10 +111,12 @@ class SeededByTrial(BaseSampler):
         self.inner.after_trial(study, trial, state, values)
 
     def _make(self, number: int) -> BaseSampler:
-        if self.entry["name"] in ONE_SEQUENCE:
-            return make_sampler(self.entry, seed=self.seed, where="sampler")
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        return make_sampler(self.entry, seed=seed, where="sampler")
+        if self.entry["name"] not in ONE_SEQUENCE:
+            return make_sampler(self.entry, seed=seed, where="sampler")
+        # until a trial is finished, by which the sequence is made, each is drawn by itself: not all of them alike
+        entry = {"independent_sampler": optuna.samplers.RandomSampler(seed=seed), **self.entry}
+        return make_sampler(entry, seed=self.seed, where="sampler")
 
 
 _EXAMPLES = {"sampler": "TPESampler", "pruner": "MedianPruner"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,14 +14,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from kits_ml.config import StudySettings
-from kits_ml.errors import InputError, first_line
+from kits_ml.errors import InputError
 from kits_ml.studies import plots, results, search
 from kits_ml.studies.compared import compared_before
 from kits_ml.studies.crew import crew
 from kits_ml.studies.objective import Train
 from kits_ml.studies.report import write_page
 from kits_ml.studies.spec import StudySpec, check_data, parse_spec, read_spec
-from kits_ml.studies.storage import close_storage, open_storage, shown
+from kits_ml.studies.storage import opened_storage, shown, would_be_made
 from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.tracking import studies as tracking
 from kits_ml.workflows.compare import Compared
@@ -81,7 +80,7 @@ def run_study(settings: StudySettings, *, train: Train = train_trial) -> StudyRe
     """
     spec = read_spec(settings.study)
     check_data(spec)
-    with _storage_of(settings) as storage:
+    with opened_storage(settings) as storage:
         there = _names(storage, spec.search.name)
         if there:
             log.info("study %s: goes on; %d architectures are there", spec.search.name, len(there))
@@ -119,7 +118,11 @@ def report_study(settings: StudySettings, *, compared: Compared | None = None) -
         InputError: as `resume_study`.
     """
     with _storage_of(settings) as storage:
-        return _report(_find(settings, storage), settings, compared=compared)
+        study = _find(settings, storage)
+        found = _report(study, settings, compared=compared)
+        if all(search.is_spent(one, study.spec.search) for one in found.progress.values()):
+            _close(study, status="FINISHED")  # else somebody may be at it, or was stopped
+        return found
 
 
 def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.Progress], dict[str, FrozenTrial]]:
@@ -130,9 +133,10 @@ def study_status(settings: StudySettings) -> tuple[StudySpec, dict[str, search.P
     """
     with _storage_of(settings) as storage:
         spec = _spec_of(settings, storage)
-        studies = {
-            name: optuna.load_study(study_name=_name(spec, name), storage=storage) for name in _there(spec, storage)
-        }
+        there = _there(spec, storage)
+        if not there:
+            raise _no_study(spec.search.name, optuna.get_all_study_names(storage), settings)
+        studies = {name: optuna.load_study(study_name=_name(spec, name), storage=storage) for name in there}
         return spec, {name: search.progress(one) for name, one in studies.items()}, results.best_trials(studies)
 
 
@@ -156,18 +160,25 @@ def _search(study: Study, settings: StudySettings, *, train: Train, report: bool
         tracking.attempt(log_trial, what=f"{architecture}, trial {trial.number}")
 
     name, help_with_it = study.spec.search.name, functools.partial(join_study, train=train)
+    if report:
+        tracking.mark_running([study.run_id, *study.run_ids.values()])
     try:
         check_data(study.spec)
         with crew(help_with_it, replace(settings, study=name), name=name):
             search.work(study.studies, study.spec, train=train, on_trial=on_trial, poll_s=settings.poll_s)
-    except BaseException:
+        found = _report(study, settings) if report else _result(study, settings)
+    except BaseException as error:
         if report:
-            run_ids = [*study.run_ids.values(), study.run_id]
-            tracking.attempt(lambda: tracking.close(run_ids, status="KILLED"), what="the end of the study")
+            _close(study, status="FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     if report:
-        return _report(study, settings)
-    return _result(study, settings)
+        _close(study, status="FINISHED")
+    return found
+
+
+def _close(study: Study, *, status: str) -> None:
+    run_ids = [*study.run_ids.values(), study.run_id]
+    tracking.attempt(lambda: tracking.close(run_ids, status=status), what="the end of the study")
 
 
 def _report(study: Study, settings: StudySettings, *, compared: Compared | None = None) -> StudyResult:
@@ -184,7 +195,7 @@ def _report(study: Study, settings: StudySettings, *, compared: Compared | None 
 
 
 def _log_report(study: Study, best: Mapping[str, FrozenTrial], folder: Path) -> None:
-    """Logs the trials that MLflow lacks and the results, and ends the runs."""
+    """Logs the trials that MLflow lacks and the results."""
     best_score = f"best_{study.spec.objectives[0]}"
     for architecture, run_id in study.run_ids.items():
         _log_missing(architecture, study)
@@ -192,7 +203,6 @@ def _log_report(study: Study, best: Mapping[str, FrozenTrial], folder: Path) -> 
             trial = best[architecture]
             tracking.log_results(run_id, metrics={best_score: trial.values[0], "best_trial": trial.number})
     tracking.log_results(study.run_id, metrics={best_score: next(iter(best.values())).values[0]}, folder=folder)
-    tracking.close([*study.run_ids.values(), study.run_id], status="FINISHED")
 
 
 def _result(study: Study, settings: StudySettings) -> StudyResult:
@@ -269,32 +279,36 @@ def _open_runs(
             run_ids[name] = known[name]
         else:
             run_ids[name] = tracking.open_child(run_id, name=name, tags={"architecture": name})
-    tracking.mark_running([run_id, *run_ids.values()])
     return run_id, run_ids
 
 
 def _find(settings: StudySettings, storage: BaseStorage, *, join: bool = False) -> Study:
     spec = _spec_of(settings, storage)
     if len(_there(spec, storage)) < len(spec.architectures):
-        raise _no_study(spec.search.name, storage, settings)
+        raise _no_study(spec.search.name, optuna.get_all_study_names(storage), settings)
     return _join(spec, storage) if join else _open(spec, storage, settings)
 
 
 def _spec_of(settings: StudySettings, storage: BaseStorage) -> StudySpec:
     """What the file says, or for a name, what the storage holds of it."""
-    if Path(settings.study).suffix in (".yaml", ".yml") or Path(settings.study).is_file():
+    if _is_file(settings.study):
         return read_spec(settings.study)
     names = _names(storage, settings.study)
     if not names:
-        raise _no_study(settings.study, storage, settings)
+        raise _no_study(settings.study, optuna.get_all_study_names(storage), settings)
     document = optuna.load_study(study_name=names[0], storage=storage).user_attrs.get(_DOCUMENT)
     if document is None:
         raise InputError(f"study {settings.study}: was not made by `kits-ml study run`, expected one that was")
     return parse_spec(document, source=settings.study)
 
 
-def _no_study(name: str, storage: BaseStorage, settings: StudySettings) -> InputError:
-    known = sorted({one.split("/")[0] for one in optuna.get_all_study_names(storage)})
+def _is_file(study: str) -> bool:
+    """Whether a study is given as its file, and not by its name."""
+    return Path(study).suffix in (".yaml", ".yml") or Path(study).is_file()
+
+
+def _no_study(name: str, there: Iterable[str], settings: StudySettings) -> InputError:
+    known = sorted({one.split("/")[0] for one in there})
     return InputError(
         f"study {name}: not in {shown(settings.storage)}, expected one of: {', '.join(known) or 'none is there'}"
     )
@@ -325,18 +339,9 @@ def _there(spec: StudySpec, storage: BaseStorage) -> list[str]:
 
 @contextlib.contextmanager
 def _storage_of(settings: StudySettings) -> Iterator[BaseStorage]:
-    """The storage, while it is needed; leaves the telling to us, and makes a line of what it says in between."""
-    storage = open_storage(settings)
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield storage
-    except optuna.exceptions.StorageInternalError as error:
-        raise InputError(
-            f"storage: does not answer any more ({first_line(error)}); `study resume` goes on"
-        ) from error
-    finally:
-        optuna.logging.set_verbosity(before)
-        close_storage(storage)
+    """The storage of a study that must be there: looking for it makes none."""
+    if would_be_made(settings):
+        name = read_spec(settings.study).search.name if _is_file(settings.study) else settings.study
+        raise _no_study(name, (), settings)
+    with opened_storage(settings) as storage:
+        yield storage

@@ -47,7 +47,10 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
     own, theirs = common or (whole, None)
     if settings.data is not None and (own is None or (champion and theirs is None)):
         try:
-            own, theirs = _score_missing(settings, versions=versions, own=own)
+            whole = whole or _score_all(settings, challenger)
+            own, theirs = whole, None
+            if champion:
+                own, theirs = _score_champion(settings, versions=versions, own=whole)
         except InputError as error:
             obstacles.append(str(error).splitlines()[0])
     elif settings.data is not None:
@@ -56,31 +59,36 @@ def gather(settings: PromoteSettings, *, challenger: ModelVersion, champion: Mod
         theirs = find_evidence(champion)  # of other cases: the line that refuses them names them
     found = {"challenger": own, "champion": theirs}
     obstacles = (*(unknown if champion else ()), *obstacles)
-    return Gathered(evidence=found, seen=seen, obstacles=obstacles, whole=whole or own)
+    return Gathered(evidence=found, seen=seen, obstacles=obstacles, whole=whole)
 
 
-def _score_missing(
-    settings: PromoteSettings, *, versions: Mapping[str, ModelVersion], own: Evidence | None
-) -> tuple[Evidence, Evidence | None]:
-    """Scores on cases that neither has seen: the challenger's test cases where it has some."""
+def _score_all(settings: PromoteSettings, challenger: ModelVersion) -> Evidence:
+    """The challenger's scores of the cases that it has not seen."""
+    predictor = _load(settings, challenger)
+    cases = select_unseen({case.name: case for case in case_files.find_cases(settings.data)}, predictor)
+    own = _score(as_stored(predictor), cases, "score the challenger")
+    _keep(own, "challenger", challenger)
+    return own
+
+
+def _score_champion(
+    settings: PromoteSettings, *, versions: Mapping[str, ModelVersion], own: Evidence
+) -> tuple[Evidence, Evidence]:
+    """Both scores, the challenger's first, of those of its test cases that the champion has not seen."""
     cases = {case.name: case for case in case_files.find_cases(settings.data)}
-    if own is not None:
-        cases = _same_cases(cases, own, folder=settings.data)
-    predictors = {}
-    for who, version in versions.items():
-        if who == "champion" or own is None:
-            folder = addresses.local_folder(_uri(version))
-            predictors[who] = Predictor.load(folder, batch_size=settings.batch_size)
-            before = len(cases)
-            cases = select_unseen(cases, predictors[who])
-            if len(cases) < before:
-                log.info("left out %d cases that the %s has seen", before - len(cases), who)
-    found = {who: _score(as_stored(one), cases, f"score the {who}") for who, one in predictors.items()}
-    if own is not None and set(cases) < set(own.case_digests):
-        found["challenger"] = own.only(cases)
-    for who, evidence in found.items():
-        _keep(evidence, who, versions[who])
-    return found.get("challenger", own), found.get("champion")
+    cases = _same_cases(cases, own, folder=settings.data)
+    predictor = _load(settings, versions["champion"])
+    cases = select_unseen(cases, predictor)
+    theirs = _score(as_stored(predictor), cases, "score the champion")
+    _keep(theirs, "champion", versions["champion"])
+    if set(cases) < set(own.case_digests):
+        own = own.only(cases)
+        _keep(own, "challenger_compared", versions["challenger"])
+    return own, theirs
+
+
+def _load(settings: PromoteSettings, version: ModelVersion) -> Predictor:
+    return Predictor.load(addresses.local_folder(_uri(version)), batch_size=settings.batch_size)
 
 
 def _same_cases(cases: Mapping[str, case_files.Case], own: Evidence, *, folder: str) -> dict[str, case_files.Case]:

@@ -72,8 +72,21 @@ def check_spares(outputs: Outputs, scan: Path) -> None:
     """Raises an `InputError` where an output would take the place of one of the scan's own files."""
     own = {path.resolve() for path in images.image_files(scan)}
     for path in outputs.paths().values():
-        if path.resolve() in own and (scan.is_file() or path == outputs.dicom_seg):  # else beside slices, as before
+        if path.resolve() in own and not (scan.is_dir() and _is_earlier_output(path)):
             raise InputError(f"{path}: found a file of the scan {scan}, expected another name for the output")
+
+
+def _is_earlier_output(path: Path) -> bool:
+    """Whether a file beside the slices of a series is none of them: no DICOM file by its name, or a DICOM SEG."""
+    if not path.name.endswith(SUFFIXES["dicom_seg"]):
+        return True
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
+    except pydicom.errors.InvalidDicomError:  # an old slice has no preamble
+        return False
+    return header.get("Modality") == "SEG"
 
 
 @contextlib.contextmanager

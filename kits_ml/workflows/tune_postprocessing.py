@@ -137,7 +137,7 @@ def store(model: Path, target: Path, chosen: PostprocessingSettings, *, chosen_b
         model: its folder.
         target: a new folder.
         chosen: what `predict` will do by default.
-        chosen_by: digests of the cases that showed it, by name; from now on the model has seen them.
+        chosen_by: digests of the cases that showed it, by name; from now on the model has seen these files.
     """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -69,4 +69,17 @@ def test_a_full_disk_names_the_store(store):
     with pytest.raises(OSError, match="No space left") as caught, claims.claim(store, "case_1"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(store)
-    assert not list(store.glob(".*"))
+    assert not list(store.glob(".*.partial"))
+
+
+def test_hidden_files_of_others_stay_where_names_are_given(store):
+    left, other = _left_of("case_1", store), store / ".fingerprint.csv.12345.partial"
+    other.touch()
+    claims.remove_leftovers(store, "case_*")
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_whoever_looks_into_the_folder_sees_no_locks(store):
+    with claims.claim(store, "case_1"):
+        assert [path for path in store.iterdir() if not path.name.startswith(".")] == []

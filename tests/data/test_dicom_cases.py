@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from kits_ml.config import PreprocessingSettings
-from kits_ml.data import cases, dicom, slices, volumes
+from kits_ml.data import cases, dicom, layouts, patients, slices, volumes
 from kits_ml.errors import InputError
-from tests.data.dicom_series import SHAPE, write_series
+from tests.data.dicom_series import SHAPE, having, write_series
 
 
-def _case(folder: Path) -> tuple[cases.Case, volumes.Volume]:
-    image = dicom.read_series(write_series(folder / "case_00000" / "imaging"))
+def _case(folder: Path, **options) -> tuple[cases.Case, volumes.Volume]:
+    image = dicom.read_series(write_series(folder / "case_00000" / "imaging", **options))
     labels = (np.arange(image.array.size).reshape(SHAPE) % 3).astype(np.uint8)
     # labels in KiTS's axis order, the series in DICOM's: the same voxels
     geometry = volumes.Geometry(shape=SHAPE, affine=image.geometry.house_affine)
@@ -40,6 +40,17 @@ def test_a_series_is_prepared_as_its_nifti_is(tmp_path):
     from_dicom, from_nifti = (sorted((tmp_path / one.name / "store").rglob("*.png")) for one in (case, twin))
     assert len(from_dicom) == 2 * len(image.array)
     assert [path.read_bytes() for path in from_dicom] == [path.read_bytes() for path in from_nifti]
+
+
+@pytest.mark.parametrize("slope", [0.5, 20])  # fractions of HU, and HU beyond int16
+def test_hu_that_int16_does_not_hold_are_exported_as_they_are(slope, tmp_path):
+    case, image = _case(tmp_path / "source", change=having("RescaleSlope", slope))
+    assert image.array.dtype == np.float32
+    layouts.write_case(case, folder=tmp_path / "exported", layout="kits19", held_out=False)
+    (exported,) = cases.find_cases(tmp_path / "exported")
+    found, _ = cases.load_case(exported)
+    np.testing.assert_array_equal(found.array, image.array)
+    assert patients.known_again(found.array, patients.slice_digests(image.array))
 
 
 def test_a_cases_digest_sees_every_slice(tmp_path):

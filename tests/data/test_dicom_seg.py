@@ -122,6 +122,7 @@ def test_a_prediction_of_nothing_is_written_too(tmp_path):
     found = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert not found.pixel_array.any()
     assert found.number_of_segments == 2
+    assert found.NumberOfFrames == 2 * SHAPE[0]  # of each segment one for every slice
 
 
 def test_the_source_is_read_again_beside_its_segmentation(tmp_path):

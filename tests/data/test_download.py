@@ -148,6 +148,32 @@ def test_tries_that_bring_bytes_do_not_count(file_server, get):
     assert len(file_server.requests) == 9
 
 
+def other_range(handler, body):
+    handler.answer(206, body[5:], {"Content-Range": f"bytes 5-{len(body) - 1}/{len(body)}"})
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [content(MAGIC + b"x" * (len(BODY) - len(MAGIC)))],  # damaged
+        [cut(150_000), other_range],
+        [content(BODY[:150_000], **{"Content-Length": str(len(BODY) + 7)}), refuse(416)],
+    ],
+)
+def test_after_a_copy_of_no_use_tries_that_bring_bytes_do_not_count_either(file_server, get, plans):
+    file_server.plans[PATH] = plans + [cut(20_000)] * 8
+    get()
+    assert len(file_server.requests) == len(plans) + 9
+
+
+def test_beginnings_that_are_of_no_use_end(file_server, get):
+    too_long = answer(200, length=len(BODY) + 7)
+    file_server.plans[PATH] = [too_long, refuse(416)] * 9
+    with pytest.raises(InputError, match=r"nothing after byte .*; given up after 4 beginnings that were of no use"):
+        get()
+    assert len(file_server.requests) == 8  # the first beginning, and num_retries=3
+
+
 def test_a_server_without_ranges_starts_afresh(file_server, get):
     file_server.plans[PATH] = [cut(HALF), answer(200)]
     get()
@@ -156,9 +182,6 @@ def test_a_server_without_ranges_starts_afresh(file_server, get):
 
 
 def test_another_range_than_asked_for_is_not_appended(file_server, get):
-    def other_range(handler, body):
-        handler.answer(206, body[5:], {"Content-Range": f"bytes 5-{len(body) - 1}/{len(body)}"})
-
     file_server.plans[PATH] = [cut(HALF), other_range]
     get()
 
@@ -307,6 +330,16 @@ def test_a_full_disk_is_named_and_the_bytes_kept(file_server, partial, get, monk
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(DiskFullError, match=r"10 bytes free, .* needs \d+ more"):
         get()
+
+
+def test_bytes_that_are_about_to_go_make_room(file_server, partial, get, monkeypatch):
+    partial.path.write_bytes(b"x" * HALF)  # without a record: of no use
+    usage = shutil.disk_usage(partial.path.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(BODY) - HALF - 1))
+    with pytest.raises(DiskFullError, match=f"free, .* needs {len(BODY) - HALF} more"):
+        get()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(BODY) - HALF))
+    get()
 
 
 def test_the_wait_doubles_and_is_half_chance():

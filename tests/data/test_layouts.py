@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kits_ml.data import cases as case_files
-from kits_ml.data import label_values, nnunet, volumes
+from kits_ml.data import label_values, layouts, nnunet, volumes
 from kits_ml.errors import InputError
 
 KITS19 = {"background": 0, "kidney": 1, "tumor": 2}
@@ -137,6 +137,12 @@ def test_labels_that_cannot_be_mapped(make_dataset, names, message):
         ({"file_ending": ".nrrd"}, r"file_ending '\.nrrd'"),
         ({"labels": []}, r"labels \[\], expected numbers by name"),
         ({"dataset": {"a": {}}}, "dataset entry of a"),
+        ({"dataset": ["a"]}, "dataset is list, expected one image and a label by case"),
+        ({"dataset": {"a": ["i", "l"]}}, "dataset entry of a"),
+        ({"dataset": {"a": {"images": [1], "label": "l"}}}, "dataset entry of a"),
+        ({"dataset": {"a": {"images": "i", "label": "l"}}}, "dataset entry of a"),
+        ({"dataset": {"a": {"images": None, "label": "l"}}}, "dataset entry of a"),
+        ({"dataset": {"a": {"images": ["i"], "label": None}}}, "dataset entry of a"),
     ],
 )
 def test_descriptions_that_cannot_be_used(make_dataset, description, message):
@@ -204,6 +210,26 @@ def test_the_same_files_have_one_digest_in_any_layout(make_dataset, tmp_path):
     )
     other, *_ = case_files.find_cases(tmp_path / "Dataset001_Test")
     assert other.digest() != case.digest()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"digest": "a"}', "\xff"])
+def test_findings_that_cannot_be_read_are_found_again(make_case, tmp_path, content):
+    make_case(tmp_path / "kits", "case_00000")
+    (case,) = case_files.find_cases(tmp_path / "kits")
+    arguments = {"digest": "a", "record_path": tmp_path / "case_00000.json"}
+    expected = layouts.survey_case(case, **arguments)
+    arguments["record_path"].write_bytes(content.encode("latin-1"))
+    assert layouts.survey_case(case, **arguments) == expected
+    assert json.loads(arguments["record_path"].read_text()) == expected
+
+
+def test_findings_are_kept(make_case, tmp_path, monkeypatch):
+    make_case(tmp_path / "kits", "case_00000")
+    (case,) = case_files.find_cases(tmp_path / "kits")
+    arguments = {"digest": "a", "record_path": tmp_path / "case_00000.json"}
+    expected = layouts.survey_case(case, **arguments)
+    monkeypatch.delattr(case_files, "load_case")
+    assert layouts.survey_case(case, **arguments) == expected
 
 
 def test_the_folder_above_is_named(make_dataset):

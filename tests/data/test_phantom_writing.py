@@ -1,14 +1,19 @@
 """Phantom cases on disk: KiTS layout, equal bytes on every way, nothing half done."""
 
+import errno
 import signal
+import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import numpy as np
 import pytest
 
 from kits_ml.config import PhantomSettings
-from kits_ml.data import phantom, volumes
+from kits_ml.data import cases, phantom, volumes
 from kits_ml.data.phantom import writing
 from kits_ml.errors import InputError
 
@@ -33,12 +38,13 @@ def settings(output, **changes):
 
 
 def contents(output):
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.glob("case_*/*")}
 
 
 def test_layout_and_grid_are_those_of_kits(tiny, tmp_path):
     folders = phantom.write_cases(settings(tmp_path))
     assert [folder.name for folder in folders] == ["case_00000", "case_00001", "case_00002"]
+    assert [case.name for case in cases.find_cases(tmp_path)] == ["case_00000", "case_00001", "case_00002"]
     for index, folder in enumerate(folders):
         assert {path.name for path in folder.iterdir()} == FILES
         image = volumes.read_image(folder / "imaging.nii.gz")
@@ -97,12 +103,13 @@ def test_a_real_case_is_not_taken_for_a_phantom(tiny, tmp_path):
 
 def test_an_error_leaves_no_case(tiny, tmp_path, monkeypatch):
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing.volumes, "write_label_map", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         phantom.write_cases(settings(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert caught.value.filename == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
 def test_a_killed_run_leaves_no_case_and_the_next_one_cleans_up(tiny, tmp_path):
@@ -123,10 +130,46 @@ phantom.write_cases(PhantomSettings(output={str(tmp_path)!r}, num_cases=3, num_w
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline() == b"half\n"
         process.send_signal(signal.SIGKILL)
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob("*case*")
     assert left.name.startswith(".case_00000.")
     phantom.write_cases(settings(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["case_00000", "case_00001", "case_00002"]
+    assert sorted(path.name for path in tmp_path.glob("*case*")) == ["case_00000", "case_00001", "case_00002"]
+
+
+def test_what_another_container_works_on_stays_and_what_a_killed_one_left_goes(tiny, tmp_path):
+    nobody = 99_999_999  # no process of this machine has so high a number
+    at_work, left = (tmp_path / f".case_0000{number}.{nobody}.partial" for number in range(7, 9))
+    for scratch in (at_work, left):
+        scratch.mkdir()
+    (tmp_path / ".locks").mkdir()
+    with filelock.FileLock(tmp_path / ".locks/case_00007.lock"):
+        phantom.write_cases(settings(tmp_path))
+        assert at_work.exists()
+    assert not left.exists()
+    phantom.write_cases(settings(tmp_path))
+    assert not at_work.exists()
+
+
+def test_whoever_waited_for_a_case_finds_it_done(tiny, tmp_path, monkeypatch):
+    generate = writing.generate_case
+
+    def slowly(**arguments):
+        time.sleep(0.3)  # meanwhile the other one comes
+        return generate(**arguments)
+
+    monkeypatch.setattr(writing, "generate_case", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(writing.write_case, 0, settings(tmp_path)) for _ in range(2)]:
+            done.result()
+    assert tiny == [0]
+    with pytest.raises(InputError, match="case_00000: made with"):
+        writing.write_case(0, settings(tmp_path, seed=1))
+
+
+def test_others_may_read_the_cases(tiny, tmp_path):
+    (tmp_path / "usual").mkdir()
+    for folder in phantom.write_cases(settings(tmp_path / "cases")):
+        assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
 def test_a_file_in_the_way_is_told(tmp_path):

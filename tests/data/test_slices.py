@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kits_ml import cli
+from kits_ml import cli, files
 from kits_ml.config import PrepareSettings, PreprocessingSettings
 from kits_ml.data import cases, slices, volumes
 from kits_ml.errors import CasesFailedError, InputError
@@ -87,6 +87,9 @@ def test_another_setting_makes_another_store(folder):
 def test_a_changed_case_makes_another_store_and_the_others_are_linked(folder, make_case):
     first = prepare(_settings(folder)).store
     make_case(folder / "cases", "case_00003", seed=99)
+    for number, damaged in enumerate(("", "[]", "{}", "null"), start=1):  # looked at before the first
+        record_path = folder / "prepared" / ("0" * number) / "cases/case_00002.json"
+        files.write_bytes(record_path, damaged.encode())
     second = prepare(_settings(folder)).store
     assert first.digest != second.digest
     png = "images/case_00002/0003.png"
@@ -195,15 +198,15 @@ def test_what_another_container_works_on_stays_and_what_a_killed_one_left_goes(f
         (scratch / "images").mkdir(parents=True)
     file = store / f".index.csv.{nobody}.partial"
     file.touch()
-    with filelock.FileLock(store / "locks/case_00000.lock"):
+    with filelock.FileLock(store / ".locks/case_00000.lock"):
         prepare(_settings(folder))
         assert at_work.exists()
     assert not left.exists()
     assert not file.exists()
     prepare(_settings(folder))
     assert not at_work.exists()
-    assert {name: digest for name, digest in _digest(store).items() if not name.startswith("locks/")} == {
-        name: digest for name, digest in before.items() if not name.startswith("locks/")
+    assert {name: digest for name, digest in _digest(store).items() if not name.startswith(".locks/")} == {
+        name: digest for name, digest in before.items() if not name.startswith(".locks/")
     }
 
 
@@ -245,7 +248,7 @@ def test_a_full_disk_is_one_line_and_nothing_half_stays(folder, monkeypatch, wri
     assert re.search(rf"Error: \S*{named}: No space left on device\n", result.stderr)
     assert "Traceback" not in result.output
     assert not list((folder / "prepared").glob("*/images/*"))
-    assert not list((folder / "prepared").glob("*/.*"))
+    assert not list((folder / "prepared").glob("*/.*.partial"))
     assert len(prepare(_settings(folder)).cases) == 5
 
 
@@ -281,7 +284,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(folder, make_case):
     subprocess.run(_command(folder), check=True, timeout=120)
     (store,) = (folder / "prepared").glob("*/")
     assert _digest(store) == _digest(alone)
-    assert not list(store.glob(".*"))
+    assert not list(store.glob(".*.partial"))
 
 
 def _command(folder: Path) -> list[str]:
@@ -311,7 +314,7 @@ def test_slices_within_a_margin_of_the_kidneys(tmp_path):
     names = sorted(store.case_digests)
 
     def numbers(margin_mm: float | None) -> list[list[int]]:
-        rows = store.rows_of(names, margin_mm=margin_mm)
+        rows = [store.index[number] for number in store.positions_of(names, margin_mm=margin_mm)]
         return [[row["slice"] for row in rows if row["case"] == name] for name in names]
 
     assert numbers(0) == [[5, 6], [0, 1], []]

@@ -316,12 +316,13 @@ def test_leak_slices_of_a_case_through_the_store(tmp_path, make_case):
         slices.prepare_case(case, digest=case.digest(), store=store, settings=settings)
     prepared = slices.finish_store(store, NAMES[:3], settings)
     split = splits.split_patients(prepared.tumour_volumes_ml(), SETTINGS)
-    sides = [{row["case"] for row in prepared.rows_of(getattr(split, part))} for part in splits.PARTS]
+    positions = [prepared.positions_of(getattr(split, part)) for part in splits.PARTS]
+    sides = [{prepared.index[number]["case"] for number in numbers} for numbers in positions]
     assert [len(side) for side in sides] == [1, 1, 1]
     assert len(set.union(*sides)) == 3
     for wish in (["case_00000/0001"], ["case_00000 "], ["case_99999"]):
         with pytest.raises(InputError, match="not in the store"):
-            prepared.rows_of(wish)
+            prepared.positions_of(wish)
     # 6 slices of 3 mm with 0.8 mm pixels: voxels of 0.00192 ml
     label_map = volumes.read_label_map(tmp_path / "data" / NAMES[0] / "segmentation.nii.gz").array
     assert prepared.tumour_volumes_ml()[NAMES[0]] == pytest.approx((label_map == 2).sum() * 0.00192)

@@ -128,6 +128,8 @@ def test_cysts_are_kidney_and_said_so(tmp_path):
     volume = volumes.read_label_map(tmp_path / "labels.nii.gz")
     assert np.bincount(volume.array.ravel()).tolist() == [57, 2, 1]
     assert volume.note.endswith("1 voxels of label 3 (cyst) are read as kidney")
+    renumbered = volumes.read_label_map(tmp_path / "labels.nii.gz", mapping={0: 0, 1: 3, 2: 2, 3: 1})
+    assert renumbered.note.endswith("1 voxels of cysts are read as kidney")
 
 
 @pytest.mark.parametrize("values", [(0, 4), (0, 255), (-1, 0), (0, 0.5), (0, np.nan)])
@@ -223,6 +225,25 @@ def test_equal_volumes_give_equal_bytes(tmp_path):
         volumes.write_image(tmp_path / name, _house_image(), geometry)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.nii.gz", "two.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "stored"),
+    [
+        ((-32768, 32767), np.int64, np.int16),
+        ((0, 32767), np.uint16, np.int16),
+        ((0, 32768), np.uint16, np.float32),
+        ((-32769, 0), np.int32, np.float32),
+        ((-0.5, 100.5), np.float32, np.float32),
+        ((-100, 40000), np.float64, np.float32),
+    ],
+)
+def test_hu_are_written_as_they_are(values, dtype, stored, tmp_path):
+    image = np.zeros(SHAPE, dtype)
+    image[0, 0, :2] = values
+    volumes.write_image(tmp_path / "scan.nii.gz", image, volumes.kits_geometry(SHAPE, SPACING_MM))
+    assert nib.load(tmp_path / "scan.nii.gz").get_data_dtype() == stored
+    np.testing.assert_array_equal(volumes.read_image(tmp_path / "scan.nii.gz").array, image)
 
 
 def test_an_output_name_must_be_niftis(tmp_path):

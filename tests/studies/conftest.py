@@ -4,13 +4,20 @@ import copy
 import math
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
+import yaml
 from mlflow import MlflowClient
+from optuna.trial import TrialState
 
 from kits_ml.config import StudySettings, TrainSettings
-from kits_ml.studies.spec import parse_spec
+from kits_ml.studies import search
+from kits_ml.studies.spec import StudySpec, parse_spec
+from kits_ml.studies.storage import close_storage, open_storage
+from kits_ml.studies.strategies import SeededByTrial, make_pruner
 from kits_ml.training.budget import num_epochs
 from kits_ml.workflows.trial import Trialled
 from tests.tracking.stores import tracked_in
@@ -69,6 +76,57 @@ def settings(tmp_path, monkeypatch, empty_databases) -> Iterator[StudySettings]:
             poll_s=0.05,
             num_processes=1,
         )
+
+
+@pytest.fixture
+def write(document):
+    """Writes the small study's file, with changes: `write(settings, trials=2)`."""
+
+    def write(settings, **changes) -> None:
+        content = {**document, **changes}
+        Path(settings.study).write_text(yaml.safe_dump(content, sort_keys=False))
+
+    return write
+
+
+@pytest.fixture
+def rdb_study(settings) -> Iterator[optuna.Study]:
+    """A study of Optuna's in a database, with heartbeats."""
+    storage = open_storage(settings)
+    yield optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    close_storage(storage)
+
+
+def an_hour_passes(study: optuna.Study) -> None:
+    """Makes the signs of life in a study's database an hour older than now."""
+    with study._storage._backend.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')"))
+
+
+def studies_of(spec: StudySpec) -> dict[str, optuna.Study]:
+    """Optuna's studies of a study, in memory."""
+    return {
+        name: optuna.create_study(
+            study_name=name,
+            sampler=SeededByTrial(spec.sampler, seed=spec.search.seed),
+            pruner=make_pruner(spec.pruner, where="pruner"),
+            directions=spec.directions,
+        )
+        for name in spec.architectures
+    }
+
+
+def work(spec: StudySpec, *, train=None, studies=None, told=None) -> dict[str, optuna.Study]:
+    """Works until the budget is spent; `told` gets architecture and number of each trial."""
+    studies = studies or studies_of(spec)
+    tell = (lambda name, trial: told.append((name, trial.number))) if told is not None else (lambda *_: None)
+    search.work(studies, spec, train=train or pretend, on_trial=tell, poll_s=0.01)
+    return studies
+
+
+def states(study: optuna.Study) -> list[TrialState]:
+    """Of its trials, in order."""
+    return [trial.state for trial in study.trials]
 
 
 def score_of(settings: TrainSettings) -> float:

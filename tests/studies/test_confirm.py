@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import json
 import threading
 from pathlib import Path
@@ -15,12 +16,12 @@ import yaml
 from mlflow import MlflowClient
 
 from kits_ml.config import ConfirmSettings, StudySettings
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, StoppedError
 from kits_ml.studies import confirm as confirming
-from kits_ml.studies import winner as winning
 from kits_ml.studies.compared import outdated
 from kits_ml.studies.study import report_study, run_study
-from kits_ml.tracking.registry import Registered
+from kits_ml.tracking import runs
+from kits_ml.workflows import resume
 from tests.studies.conftest import pretend
 
 
@@ -134,6 +135,82 @@ def test_another_best_trial_is_not_the_one_that_was_confirmed(tmp_path):
     assert outdated(tmp_path, best) == ["nnunet"]
 
 
+def test_a_split_file_gives_the_folds(settings, document, tmp_path):
+    path = tmp_path / "folds.json"
+    path.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]))
+    base = {**document["base"], "split_file": str(path)}
+    Path(settings.study).write_text(yaml.safe_dump({**document, "trials": 1, "base": base}))
+    run_study(settings, train=pretend)
+    found = confirming.results_of(settings)
+    wanted = ConfirmSettings(**settings.to_dict(), confirm_folds=2, confirm_seeds=2)
+    planned = confirming._plan(found, wanted)
+    assert len(planned) == 2 * 2 * 2  # architectures, folds, seeds
+    assert {(one.split_file, one.num_folds, one.fold) for one in planned.values()} == {
+        (str(path), 0, 0),
+        (str(path), 0, 1),
+    }
+    with pytest.raises(
+        InputError, match=r"confirm_folds: found 3, expected at most the 2 of split_file .*folds.json"
+    ):
+        confirming.confirm(dataclasses.replace(wanted, confirm_folds=3), run=None)
+    path.write_text(json.dumps({"train": ["a"], "val": ["b"]}))  # has no folds: seeds alone
+    planned = confirming._plan(found, wanted)
+    assert sorted(planned) == [f"{name}_fold0_seed{seed}" for name in ("attention_unet", "unet") for seed in (0, 1)]
+
+
+def _trained(one):
+    scores = {"validation": _cases(["v"], 0.5), "test": _cases(["t"], 0.5)}
+    return SimpleNamespace(run_id=one.run_name, scores=scores)
+
+
+def _stopped(found, studied, run):
+    """Message and exit code; the error itself would keep a training's lock."""
+    try:
+        confirming._train_all(found, studied, run=run)
+    except StoppedError as error:
+        return str(error), error.exit_code
+
+
+def test_a_training_that_was_stopped_goes_on(studied):
+    begun = []
+
+    def run(one):
+        begun.append(one)
+        if len(begun) == 1:
+            Path(one.checkpoints, "r").mkdir(parents=True)
+            raise StoppedError("stopped by Ctrl-C; to go on: with --resume true", signal_number=2)
+        return _trained(one)
+
+    found = confirming.results_of(studied.select(StudySettings))
+    name = next(iter(confirming._plan(found, studied)))
+    assert _stopped(found, studied, run) == (f"stopped by Ctrl-C in {name}; the same command goes on", 130)
+    records, failures = confirming._train_all(found, studied, run=run)
+    assert (len(records), failures) == (8, {})
+    assert [one.run_name for one in begun if one.resume] == [name]
+    assert begun[1] == dataclasses.replace(begun[0], resume=True)
+    assert len({one.checkpoints for one in begun}) == 8  # each has its own
+    assert not list(Path(studied.output, "small.checkpoints").iterdir())
+    # where checkpoints lie is not what a training is: nothing is done again
+    assert confirming._train_all(found, studied, run=None) == (records, {})
+
+
+def test_a_checkpoint_of_another_training_is_put_away(studied, caplog):
+    found = confirming.results_of(studied.select(StudySettings))
+    name = next(iter(confirming._plan(found, studied)))
+    Path(studied.output, "small.checkpoints", name, "r").mkdir(parents=True)
+
+    def run(one):
+        if one.resume:
+            raise InputError("resume: run r has other settings: epochs 3 there, 4 here; or leave resume out")
+        return _trained(one)
+
+    records, failures = confirming._train_all(found, studied, run=run)
+    assert (len(records), failures) == (8, {})
+    assert f"{name} starts anew: resume: run r has other settings" in caplog.text
+    for says_so in (resume.find_stopped, resume.Stopped.check_data, runs._reopen):
+        assert confirming._NOT_THE_SAME in inspect.getsource(says_so)
+
+
 def test_a_control_that_is_not_there_is_refused_before_the_trainings(studied):
     wanted = dataclasses.replace(studied, control="unett")
     with pytest.raises(
@@ -224,65 +301,6 @@ def test_architectures_are_ranked_by_the_patients_that_all_have():
     assert confirming.rank(records) == pytest.approx({"a": 0.9, "b": 0.8})
     with pytest.raises(InputError, match="found no patient that all of a, b have"):
         confirming.rank([_record("a", {"easy": 0.9}), _record("b", {"hard": 0.8})])
-
-
-WINNER = {"run_id": "r", "settings": {"batch_size": 4, "num_threads": 1, "experiment": "e"}}
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    """What a registry would do, and what was asked of it."""
-    told = []
-    state = SimpleNamespace(told=told, there=None, decided=False, error=None)
-
-    def promote(settings):
-        told.append(("promote", settings.version, settings.experiment, settings.batch_size))
-        if state.error:
-            raise state.error
-        return SimpleNamespace(run_id="g", registered=Registered(name="m", version="3", aliases=("champion",)))
-
-    def register(settings):
-        told.append(("register", settings.run_id))
-        return Registered(name=settings.model_name, version="3", aliases=("challenger",))
-
-    monkeypatch.setattr(winning, "promote", promote)
-    monkeypatch.setattr(winning, "register", register)
-    monkeypatch.setattr(winning.champions, "version_of_run", lambda name, run_id: state.there)
-    monkeypatch.setattr(winning.champions, "was_decided", lambda version: state.decided)
-    monkeypatch.setattr(
-        winning.registry, "registered", lambda name, version: Registered(name=name, version=version, aliases=())
-    )
-    monkeypatch.setattr(winning.tracking, "check_tracking_server", lambda: None)
-    monkeypatch.setattr(winning.tracking, "put_below", lambda *ids, tags: told.append(("below", *ids)))
-    return state
-
-
-def test_the_winner_is_challenger_and_goes_through_the_gate(registry):
-    settings = ConfirmSettings(study="small", model_name="m")
-    registered, promotion = winning.register_winner(WINNER, settings)
-    assert registry.told == [("register", "r"), ("promote", 3, "e", 4), ("below", "g", "r")]
-    assert (registered.aliases, promotion.run_id) == (("champion",), "g")
-
-
-def test_what_was_registered_and_decided_is_not_again(registry):
-    settings = ConfirmSettings(study="small", model_name="m")
-    registry.there = SimpleNamespace(version="3")
-    winning.register_winner(WINNER, settings)  # killed before the gate
-    assert [one[0] for one in registry.told] == ["promote", "below"]
-    registry.told.clear()
-    registry.decided = True
-    registered, promotion = winning.register_winner(WINNER, settings)
-    assert (registered.version, promotion, registry.told) == ("3", None, [])
-
-
-def test_a_gate_that_gives_no_answer_costs_nothing(registry, caplog):
-    registry.error = InputError("model m: no evidence")
-    registered, promotion = winning.register_winner(WINNER, ConfirmSettings(study="small", model_name="m"))
-    assert (registered.aliases, promotion) == (("challenger",), None)
-    assert "model m: no evidence); try `kits-ml promote`" in caplog.text
-    registry.told.clear()
-    winning.register_winner(WINNER, ConfirmSettings(study="small", model_name="m", promote=False))
-    assert registry.told == [("register", "r")]
 
 
 def test_what_another_process_is_at_is_left_to_it(tmp_path):

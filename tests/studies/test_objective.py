@@ -6,7 +6,7 @@ from optuna.trial import FixedTrial
 
 from kits_ml.config import TrainSettings
 from kits_ml.errors import CasesFailedError, InputError
-from kits_ml.studies import objective
+from kits_ml.studies import storage
 from kits_ml.studies.objective import TrialFailedError, run_trial
 from tests.studies.conftest import pretend
 
@@ -139,10 +139,10 @@ class Full(FixedTrial):
 
 
 def test_a_storage_without_room_for_a_while_costs_no_finished_training(make_spec, monkeypatch):
-    monkeypatch.setattr(objective, "PAUSE_S", 0)
+    monkeypatch.setattr(storage, "PAUSE_S", 0)
     trial = Full(CHOSEN)
     assert run_trial(trial, spec=make_spec(), architecture="unet", train=pretend) == 1
     assert len(trial.user_attrs["cases"]) == 3
-    monkeypatch.setattr(objective, "PATIENCE_S", -1)
+    monkeypatch.setattr(storage, "PATIENCE_S", -1)
     with pytest.raises(optuna.exceptions.StorageInternalError):
         run_trial(Full(CHOSEN), spec=make_spec(), architecture="unet", train=pretend)

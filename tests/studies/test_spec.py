@@ -102,6 +102,14 @@ def test_more_budget_is_the_same_study(make_spec, document):
         ({"name": "a/b"}, "s.yaml: name: found 'a/b', expected a name without a slash"),
         ({"name": None}, "s.yaml: setting 'name' is required"),
         ({"num_folds": 1}, "s.yaml: num_folds: found 1"),
+        (
+            {"num_folds": 2, "base": {"split_file": "folds.json"}},
+            "s.yaml: num_folds: found 2 with split_file folds.json, expected one of the two",
+        ),
+        (
+            {"num_folds": 2, "own": {"attention_unet": {"base": {"split_file": "folds.json"}}}},
+            "s.yaml: num_folds: found 2 with split_file folds.json, expected one of the two",
+        ),
         ({"samplr": "TPESampler"}, "s.yaml: unknown key 'samplr'; did you mean 'sampler'?"),
         ({"sampler": "TPESamplr"}, "s.yaml: sampler: unknown 'TPESamplr'; did you mean 'TPESampler'?"),
         ({"sampler": {"name": "TPESampler", "startup": 1}}, "s.yaml: sampler: TPESampler has no argument 'startup'"),

@@ -18,24 +18,12 @@ from optuna.trial import TrialState
 from kits_ml import cli
 from kits_ml.config import TrainSettings
 from kits_ml.errors import InputError
-from kits_ml.studies import storage
 from kits_ml.studies import study as study_module
 from kits_ml.studies.study import join_study, report_study, resume_study, run_study, study_status
 from tests.conftest import write_phantoms
 from tests.studies.conftest import pretend, score_of
 from tests.studies.processes import begin, start_worker
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def write(document):
-    """Writes the small study's file, with changes."""
-
-    def write(settings, **changes) -> None:
-        content = {**document, **changes}
-        Path(settings.study).write_text(yaml.safe_dump(content, sort_keys=False))
-
-    return write
 
 
 def _children(client, run_id):
@@ -182,6 +170,31 @@ def test_a_tracking_server_that_was_away_costs_no_trial(settings, write, monkeyp
     assert sum(len(_children(client, run.info.run_id)) for run in _children(client, result.run_id)) == 4
 
 
+def _statuses(client, result):
+    return {client.get_run(run_id).info.status for run_id in (result.run_id, *result.run_ids.values())}
+
+
+def test_a_report_in_between_leaves_the_runs_as_they_are(settings, write):
+    client, seen, calls = MlflowClient(), [], []
+
+    def train(one, *, on_epoch):
+        calls.append(one)
+        if len(calls) in (2, 3):  # from another terminal, when there is a trial to tell of
+            seen.append(_statuses(client, report_study(settings)))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return pretend(one, on_epoch=on_epoch)
+
+    write(settings, trials=3, architectures=["unet"])
+    with pytest.raises(KeyboardInterrupt):
+        run_study(settings, train=train)
+    assert _statuses(client, report_study(settings)) == {"KILLED"}
+    result = resume_study(settings, train=train)
+    assert seen == [{"RUNNING"}, {"RUNNING"}]
+    assert _statuses(client, result) == {"FINISHED"}
+    assert _statuses(client, report_study(settings)) == {"FINISHED"}
+
+
 def test_no_complete_trial_is_a_line(settings, write):
     def fails(one, *, on_epoch):
         raise InputError("the loss became nan")
@@ -189,6 +202,10 @@ def test_no_complete_trial_is_a_line(settings, write):
     write(settings, max_failed=2)
     with pytest.raises(InputError, match=r"study small: found no complete trial among 4, .*: the loss became nan"):
         run_study(settings, train=fails)
+    client = MlflowClient()
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert len(runs) == 1 + 2 + 4  # the study's, the architectures' and the trials'
+    assert {run.info.status for run in runs} == {"FAILED"}
 
 
 def test_cases_that_are_not_there_fail_no_trial(settings, write):
@@ -207,49 +224,12 @@ def test_cases_that_are_not_there_fail_no_trial(settings, write):
             go_on(dataclasses.replace(settings, study="with"), train=pretend)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"study": "nosuch.yaml"}, "nosuch.yaml: cannot be read"),
-        ({"study": "nosuch"}, "study nosuch: not in sqlite:///"),
-        ({"storage": "sqlite:////nowhere/optuna.db"}, "storage sqlite:////nowhere/optuna.db: does not answer"),
-        ({"storage": "postgresql://u:secret@127.0.0.1:9/x"}, "postgresql://u:***@127.0.0.1:9/x: does not answer"),
-        ({"storage": "nosuch://x"}, "storage nosuch://x: no database that is known"),
-        ({"storage": "optuna"}, "storage optuna: no URL"),
-    ],
-)
-def test_what_is_not_there_gets_one_line(options, message, settings, write):
-    write(settings)
-    changed = dataclasses.replace(settings, **options)
-    with pytest.raises(InputError) as caught:
-        resume_study(changed, train=pretend)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-def test_a_proxy_that_does_not_answer_gets_one_line(settings, write, monkeypatch):
-    monkeypatch.setattr(storage, "CONNECT_TIMEOUT_S", 0.2)
-    write(settings)
-    changed = dataclasses.replace(settings, storage="127.0.0.1:9", storage_class="GrpcStorageProxy")
-    with pytest.raises(InputError, match=r"storage 127.0.0.1:9: cannot be opened \(GRPC connection timeout\)"):
-        run_study(changed, train=pretend)
-
-
 def test_a_name_with_other_settings_is_refused(settings, write):
     write(settings, trials=1)
     run_study(settings, train=pretend)
     write(settings, seed=9, sampler="QMCSampler")
     with pytest.raises(InputError, match=r"study small exists with other settings \(sampler, seed\)"):
         run_study(settings, train=pretend)
-
-
-def test_a_journal_says_what_is_lost(settings, write, tmp_path, caplog):
-    write(settings, trials=1)
-    journal = dataclasses.replace(settings, storage=str(tmp_path / "j.log"), storage_class="JournalFileBackend")
-    result = run_study(journal, train=pretend)
-    assert {one.complete for one in result.progress.values()} == {1}
-    assert "JournalFileBackend has no heartbeat" in caplog.text
 
 
 def test_the_command_line(settings, write):

@@ -68,8 +68,8 @@ def test_slices_are_read_case_by_case(image_size, tmp_path, make_case):
     store = _store(tmp_path, make_case, image_size=image_size)
     found = batches.read_slices(store, ["case_00003", "case_00001"])
     assert found.ranges() == {"case_00001": slice(0, 6), "case_00003": slice(6, 12)}
-    for number, row in enumerate(store.rows_of(["case_00001", "case_00003"])):
-        grey, labels = store.read_slice(row)
+    for number, position in enumerate(store.positions_of(["case_00001", "case_00003"])):
+        grey, labels = store.read_slice(store.index[position])
         assert grey.shape == (image_size, image_size)
         np.testing.assert_array_equal(found.with_neighbours(np.array([number]), 1)[0, ..., 0], grey)
         np.testing.assert_array_equal(found.labels_of(np.array([number]))[0], labels)
@@ -95,7 +95,7 @@ def test_neighbours_may_lie_beyond_the_margin(tmp_path, make_case):
     found = batches.read_slices(store, names, margin_mm=0)  # slices 1 to 4 of the 6 of each case show a kidney
     assert found.ranges() == {"case_00001": slice(0, 4), "case_00002": slice(4, 8)}
     seen = found.with_neighbours(np.arange(8), 3)
-    rows = store.rows_of(names)
+    rows = [store.index[position] for position in store.positions_of(names)]
     for number, middle in enumerate([1, 2, 3, 4, 7, 8, 9, 10]):
         for channel in range(3):
             expected, _ = store.read_slice(rows[middle + channel - 1])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import filelock
 import numpy as np
 import pytest
 
@@ -142,6 +143,28 @@ def test_a_broken_off_export_goes_on(source, tmp_path):
     assert (tmp_path / "Dataset001_A" / "dataset.json").exists()
 
 
+def test_what_a_killed_export_left_is_removed(source, tmp_path):
+    there = tmp_path / "Dataset001_A"
+    there.mkdir()
+    (there / ".export.json.0123abcd.partial").touch()  # killed before anything else was there
+    export(settings_for(source, there))
+    assert not list(there.rglob("*.partial"))
+    (there / "imagesTr" / ".case_00000_0000.nii.gz.0123abcd.partial").touch()
+    export(settings_for(source, there))
+    assert not list(there.rglob("*.partial"))
+
+
+def test_two_exports_do_not_write_into_one_folder(source, tmp_path):
+    settings = settings_for(source, tmp_path / "Dataset001_A")
+    export(settings)
+    with (
+        filelock.FileLock(tmp_path / "Dataset001_A" / ".export" / "lock"),
+        pytest.raises(InputError, match="Dataset001_A: another export writes into it"),
+    ):
+        export(settings)
+    export(settings)
+
+
 def test_nothing_is_mixed_into_another_export(source, tmp_path):
     settings = settings_for(source, tmp_path / "Dataset001_A")
     first = export(settings)
@@ -158,6 +181,47 @@ def test_nothing_is_mixed_into_another_export(source, tmp_path):
     assert held_out == list(second.split.test)
     export(dataclasses.replace(settings, output=str(tmp_path / "Dataset001_A"), layout="kits19", overwrite=True))
     assert sorted(path.name for path in (tmp_path / "Dataset001_A").iterdir() if path.is_dir()) == [".export", *NAMES]
+
+
+def test_an_export_above_the_working_directory_is_replaced(source, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    settings = settings_for("../kits", "../Dataset001_A")
+    export(settings)
+    second = export(dataclasses.replace(settings, test_fraction=0.4, overwrite=True))
+    held_out = [case.name for case in case_files.find_cases(tmp_path / "Dataset001_A") if case.held_out]
+    assert held_out == list(second.split.test)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not JSON"),
+        ("[]", "found no list of files"),
+        ('{"files": "a"}', "found no list of files"),
+        ('{"files": [1]}', "found no list of files"),
+        ('{"files": ["../kits/case_00000/imaging.nii.gz"]}', "expected files of its own folder"),
+        ('{"files": ["/tmp/a"]}', "expected files of its own folder"),
+    ],
+)
+def test_an_export_json_of_others_is_refused(source, tmp_path, content, message):
+    there = tmp_path / "Dataset001_A"
+    there.mkdir()
+    (there / "export.json").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        export(settings_for(source, there, overwrite=True))
+    assert str(caught.value).startswith(str(there / "export.json"))
+    assert len(list(source.glob("*/imaging.nii.gz"))) == 5
+
+
+def test_folds_of_different_cases_are_refused(source, tmp_path):
+    folds = [{"train": NAMES[:3], "val": NAMES[3:4]}, {"train": NAMES[:2], "val": NAMES[2:3]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    for fold in range(2):
+        settings = settings_for(source, tmp_path / "Dataset001_A", split_file=str(tmp_path / "folds.json"), fold=fold)
+        with pytest.raises(InputError, match=r"folds\.json: case_00003 in only one of the folds . and .; expected"):
+            export(settings)
+    assert not (tmp_path / "Dataset001_A" / "imagesTr").exists()
 
 
 def test_other_peoples_folders_are_left_alone(source, tmp_path):

@@ -7,8 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kits_ml.cli import main
-from kits_ml.config import InspectSettings, SelectionSettings
-from kits_ml.data import selection
+from kits_ml.config import InspectSettings
 from kits_ml.errors import InputError
 from kits_ml.workflows.inspect import inspect
 
@@ -44,14 +43,6 @@ def test_writes_tables_and_a_page_of_plots(folder, tmp_path):
     assert {row["rule"] for row in _rows(tmp_path / "out" / "findings.csv")} == {"short_scan", "matrix"}
     with Image.open(tmp_path / "out" / "overview.png") as page:
         assert page.width > page.height > 600
-
-
-def test_the_table_is_good_for_selecting_again(folder, tmp_path):
-    rule = SelectionSettings(min_slices=7, hu_min=-1100.0)
-    first = selection.select(inspect(_settings(folder, tmp_path)).fingerprints, rule)
-    again = selection.select(selection.read_facts(tmp_path / "out" / "fingerprint.csv"), rule)
-    assert again == first
-    assert again.kept == ("case_00001", "case_00002")
 
 
 def test_workers_give_the_same(folder, tmp_path):

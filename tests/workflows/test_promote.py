@@ -271,7 +271,7 @@ def test_with_data_what_the_champion_has_seen_is_left_out_for_both(client, tmp_p
     assert promotion.decision.regions[0].num_cases == 2
     rest = challenger.only(CASES[1:])
     assert promotion.decision.digest == rest.digest
-    for who, number in (("champion", "1"), ("challenger", version)):
+    for who, number in (("champion", "1"), ("challenger_compared", version)):
         assert client.get_model_version(NAME, number).tags[f"scores.{rest.digest}"] == f"{promotion.run_id}/{who}"
     rollback(RollbackSettings(model=NAME))
     again = _promote(version=int(version))  # without data: the scores of both on these two are known now
@@ -293,6 +293,25 @@ def test_a_kidney_missed_in_a_case_that_the_champion_has_seen_counts(client, tmp
         assert [one.num_cases for one in refused.decision.regions] == [2, 2]
         (reason,) = refused.decision.refusals
         assert "found no kidney in case_00000: 1 of 3 cases" in reason
+
+
+def test_so_it_does_where_the_challenger_is_scored_now(client, tmp_path, data, monkeypatch):
+    class MissesTheFirst(_Thresholds):
+        def segment(self, image, **options):
+            found = super().segment(image, **options)
+            self.threshold_hu = 120  # from the second scan on
+            return found
+
+    add_version(tmp_path, evidence=_scores(0.9, 0.5, version="elsewhere"), seen_cases={"x": data[CASES[0]]})
+    _promote()
+    version = add_version(tmp_path, evidence=None)
+    sources = {number: client.get_model_version(NAME, number).source[7:] for number in ("1", version)}
+    networks = {"1": _Thresholds(120, {"x": data[CASES[0]]}), version: MissesTheFirst(10_000, {})}
+    _by_version(monkeypatch, networks, sources)
+    refused = _promote(data=str(tmp_path / "cases"))
+    assert [one.num_cases for one in refused.decision.regions] == [2, 2]
+    (reason,) = refused.decision.refusals
+    assert "found no kidney in case_00000: 1 of 3 cases" in reason
 
 
 def test_data_that_lacks_a_test_case_is_refused(client, tmp_path, data):

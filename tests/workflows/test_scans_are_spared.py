@@ -1,10 +1,13 @@
 """No prediction takes the place of a scan, whatever it is told to overwrite."""
 
+import pydicom
 import pytest
 from click.testing import CliRunner
 
 from kits_ml import cli
 from kits_ml.data import volumes
+from kits_ml.errors import InputError
+from kits_ml.workflows import outputs
 from tests.conftest import body
 
 
@@ -48,6 +51,23 @@ def test_no_output_is_a_file_of_the_scan(data, fake_model, image, options, named
     said = _predict(fake_model(), image=data / image, **{name: data / value for name, value in options.items()})
     assert f"{named}: found a file of the scan {data / image}, expected another name for the output" in said
     assert _contents(data) == before
+
+
+def test_an_earlier_output_beside_the_slices_is_none_of_them(data):
+    """As the reader leaves it out of the series, another prediction may replace it."""
+    header = pydicom.Dataset()
+    header.Modality = "SEG"
+    header.SOPClassUID, header.SOPInstanceUID = pydicom.uid.SegmentationStorage, "1.2"
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(data / "ct/seg.dcm", enforce_file_format=True)
+    (data / "ct/seg.nii.gz").write_bytes(b"a label map")
+    asked = outputs.Outputs(output=data / "ct/seg.nii.gz", dicom_seg=data / "ct/seg.dcm")
+    outputs.check_spares(asked, data / "ct")
+    header.Modality = "CT"
+    header.save_as(data / "ct/seg.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match=r"seg\.dcm: found a file of the scan"):
+        outputs.check_spares(asked, data / "ct")
 
 
 @pytest.mark.parametrize("output", ["scans", "ct/../scans"])

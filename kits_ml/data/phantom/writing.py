@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from pathlib import Path
 
-import psutil
-
 from kits_ml.config import PhantomSettings
-from kits_ml.data import volumes
+from kits_ml.data import claims, volumes
 from kits_ml.data.phantom.rendering import generate_case
 from kits_ml.errors import CasesFailedError, InputError
 from kits_ml.workers import run_cases
@@ -20,14 +16,13 @@ IMAGE_NAME = "imaging.nii.gz"
 LABEL_MAP_NAME = "segmentation.nii.gz"
 RECORD_NAME = "phantom.json"
 
-_PARTIAL_SUFFIX = ".partial"
-
 
 def write_cases(settings: PhantomSettings) -> list[Path]:
     """Writes phantom cases in the KiTS layout.
 
     A case's content depends on seed, index and distribution alone. Cases that are there are kept, unless
-    `settings.overwrite`; what an interrupted run left half done is removed.
+    `settings.overwrite`; what an interrupted run left half done is removed. Several processes may write into one
+    folder, also in containers of their own.
 
     Args:
         settings: where, how many, which.
@@ -43,48 +38,50 @@ def write_cases(settings: PhantomSettings) -> list[Path]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{output}: cannot be made a folder for cases ({error.strerror})") from error
-    _remove_leftovers(output)
-    folders = [output / f"case_{index:05d}" for index in range(settings.num_cases)]
-    missing = [
-        index for index, folder in enumerate(folders) if settings.overwrite or not _is_there(folder, index, settings)
-    ]
-    made_with = {"output": settings.output, "seed": settings.seed, "distribution": settings.distribution}
-    tasks = {folders[index].name: {"index": index, **made_with} for index in missing}
+    claims.remove_leftovers(output, "case_*")
+    folders = [_folder(index, settings) for index in range(settings.num_cases)]
+    missing = [index for index in range(settings.num_cases) if settings.overwrite or not _is_there(index, settings)]
+    tasks = {folders[index].name: {"index": index, "settings": settings} for index in missing}
     _, failures = run_cases(write_case, tasks, num_workers=settings.num_workers, description="phantom")
     if failures:
         raise CasesFailedError(failures, len(tasks))
     return folders
 
 
-def write_case(index: int, *, output: str, seed: int, distribution: str) -> None:
-    """Writes one case, replacing what is there.
+def write_case(index: int, settings: PhantomSettings) -> None:
+    """Writes one case, unless another process did meanwhile; with `settings.overwrite` it replaces what is there.
 
     Args:
         index: number of the case.
-        output: folder of the cases.
-        seed, distribution: as for `generate_case`.
+        settings: where, and which.
+
+    Raises:
+        InputError: other settings (or no phantom) made what is there.
+        OSError: of a full disk it names the folder of the cases.
     """
-    folder = Path(output) / f"case_{index:05d}"
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced{_PARTIAL_SUFFIX}")
-    _remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        case = generate_case(seed=seed, index=index, distribution=distribution)
+    folder = _folder(index, settings)
+    with claims.claim(folder.parent, folder.name) as scratch:
+        if not settings.overwrite and _is_there(index, settings):
+            return
+        made = scratch / "made"
+        made.mkdir()
+        case = generate_case(seed=settings.seed, index=index, distribution=settings.distribution)
         geometry = volumes.kits_geometry(case.image.shape, case.spacing_mm)
-        volumes.write_image(partial / IMAGE_NAME, case.image, geometry)
-        volumes.write_label_map(partial / LABEL_MAP_NAME, case.label_map, geometry)
-        (partial / RECORD_NAME).write_text(json.dumps(case.description, indent=1) + "\n", encoding="utf-8")
+        volumes.write_image(made / IMAGE_NAME, case.image, geometry)
+        volumes.write_label_map(made / LABEL_MAP_NAME, case.label_map, geometry)
+        (made / RECORD_NAME).write_text(json.dumps(case.description, indent=1) + "\n", encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
-            folder.replace(replaced)
-        partial.replace(folder)
-    finally:
-        _remove(partial)
-        _remove(replaced)
+            folder.replace(scratch / "replaced")
+        made.replace(folder)
 
 
-def _is_there(folder: Path, index: int, settings: PhantomSettings) -> bool:
+def _folder(index: int, settings: PhantomSettings) -> Path:
+    return Path(settings.output) / f"case_{index:05d}"
+
+
+def _is_there(index: int, settings: PhantomSettings) -> bool:
     """Whether the case is complete and the one that is wanted."""
+    folder = _folder(index, settings)
     if not folder.exists():
         return False
     record = folder / RECORD_NAME
@@ -100,15 +97,3 @@ def _is_there(folder: Path, index: int, settings: PhantomSettings) -> bool:
     if made_with != wanted:
         raise InputError(f"{folder}: made with {made_with}, expected {wanted}; give another output, or overwrite")
     return (folder / IMAGE_NAME).exists() and (folder / LABEL_MAP_NAME).exists()
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Removes what runs that are no longer alive left behind."""
-    for path in output.glob(f".case_*{_PARTIAL_SUFFIX}"):
-        owner = path.name.split(".")[2]  # .case_00000.<process>.partial
-        if not owner.isdigit() or int(owner) == os.getpid() or not psutil.pid_exists(int(owner)):
-            _remove(path)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
