@@ -4,8 +4,9 @@
 
 measures the changes of the defaults on 256x256 slices of soft noise, each alone on every slice and all as often as
 the defaults say, then steps of the default U-Net with and without augmentation, and writes
-`experiments/benchmarks/augmentation.md`. It takes some minutes. Everything runs on one thread, the steps too: so CPU
-seconds are work, not threads that wait for each other, and other users of the machine lengthen them little.
+`experiments/benchmarks/augmentation.md`. It takes some minutes. An operation has one thread, those of the steps
+too (TensorFlow does two at a time where it can): so CPU seconds are work, not threads that wait for each other, and
+other users of the machine lengthen them little.
 `--num_threads 0` gives the steps all cores. Steps with and without alternate, so that whatever else the machine does
 strikes both. The least of several counts, for steps of the medians of epochs without their first step. The share is
 augmentation's CPU time of a slice over a step's; allowed are 15 %. Last, bending an image with its labels by other
