@@ -56,25 +56,24 @@ def main() -> None:
     name = options.name or (options.config.stem if options.config else "defaults")
     for fold in map(int, options.folds.split(",")):
         for way in options.ways.split(","):
-            settings = common_settings(options, FOLDS / f"fold_{fold}.json")
+            common = common_settings(options, FOLDS / f"fold_{fold}.json")
             if way == "ours":
-                settings = our_settings(options, settings, name=name)
+                settings = our_settings(options, common, name=name)
                 run_once(options.output, name, fold, partial(train_ours, settings=settings), settings)
             else:
+                settings = TrainSettings.from_mapping(common, source="run.py")
                 run_once(options.output, OPPONENT, fold, partial(train_opponent, minutes=options.minutes), settings)
     print(write_table(options.output))
 
 
-def common_settings(options: argparse.Namespace, split_file: Path) -> TrainSettings:
-    """What all have in common: the opponent's slices have the default resolution, 256x256, whatever ours has."""
-    given = {"data": options.data, "split_file": str(split_file), "max_minutes": options.minutes}
-    return TrainSettings.from_mapping(given, source="run.py")
+def common_settings(options: argparse.Namespace, split_file: Path) -> dict[str, Any]:
+    """What all have in common; without more, so for the opponent, slices have the default resolution, 256x256."""
+    return {"data": options.data, "split_file": str(split_file), "max_minutes": options.minutes}
 
 
-def our_settings(options: argparse.Namespace, common: TrainSettings, *, name: str) -> TrainSettings:
+def our_settings(options: argparse.Namespace, common: dict[str, Any], *, name: str) -> TrainSettings:
     """The recipe with the folds, the budget and what no recipe decides."""
-    given = {key: getattr(common, key) for key in ("data", "split_file", "max_minutes")}
-    given |= {"num_loader_threads": options.num_loader_threads, "run_name": name}
+    given = common | {"num_loader_threads": options.num_loader_threads, "run_name": name}
     if options.steps_per_epoch:
         given["steps_per_epoch"] = options.steps_per_epoch
     recipe = read_config(str(options.config)) if options.config else {}

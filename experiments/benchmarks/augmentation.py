@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="of an epoch, at least 2")
     parser.add_argument("--num_threads", type=int, default=1, help="of the steps; 0: one a core")
     arguments = parser.parse_args()
-    about = f"{machine.describe(PACKAGES)}{machine.options()}; Keras on {keras.backend.backend()}"
+    about = f"{machine.of_page(PACKAGES)}; Keras on {keras.backend.backend()}"
     busy = os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
     torch.set_num_threads(1)
     changes, default_ms = change_table(arguments.repetitions)

@@ -191,7 +191,7 @@ def main() -> None:
         return
     import machine  # beside this script; tests import it from elsewhere
 
-    about = machine.describe(PACKAGES) + machine.options()
+    about = machine.of_page(PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         from kits_ml.data.slice_cache import open_cache
 

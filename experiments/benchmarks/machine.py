@@ -16,10 +16,10 @@ def describe(packages: Sequence[str]) -> str:
     return f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {versions(packages)}"
 
 
-def options() -> str:
-    """The numbers among the options that were given: what the command that a page shows lacks."""
+def of_page(packages: Sequence[str]) -> str:
+    """The same, and the numbers among the options that were given: what the command that a page shows lacks."""
     given = [f"{name} {value}" for name, value in pairwise(sys.argv) if name.startswith("--") and _is_number(value)]
-    return f"; with `{' '.join(given)}`" if given else ""
+    return describe(packages) + (f"; with `{' '.join(given)}`" if given else "")
 
 
 def _is_number(text: str) -> bool:

@@ -261,7 +261,7 @@ def main() -> None:
         run = make_models if options.way == MODEL else WAYS[options.way]
         print(json.dumps(run(options.image, options.scratch)))
         return
-    about = machine.describe(PACKAGES) + machine.options()
+    about = machine.of_page(PACKAGES)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         image = (options.image or phantom_image(scratch)).absolute()

@@ -244,7 +244,7 @@ def main() -> None:
         result = {"seconds": seconds, "cpu_s": cpu_s, "peak_mib": max(peaks) / 1024}
         print(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
-    about = machine.describe(PACKAGES) + machine.options()
+    about = machine.of_page(PACKAGES)
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(arguments.cache or temporary).absolute()
         scratch = Path(temporary) / "scratch"

@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--short_requests", type=int, default=200, help="of its 20 middle slices")
     parser.add_argument("--output", type=Path, default=RESULT, help="the page to write")
     arguments = parser.parse_args()
-    about = machine.describe(PACKAGES) + machine.options()
+    about = machine.of_page(PACKAGES)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = arguments.model or str(write_model(folder / "unet"))

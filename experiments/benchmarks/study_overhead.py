@@ -200,7 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.append(str(ROOT))  # servers and workers are those of the tests
 
-    about, output = machine.describe(PACKAGES) + machine.options(), Path(__file__).resolve().with_suffix(".md")
+    about, output = machine.of_page(PACKAGES), Path(__file__).resolve().with_suffix(".md")
     with elsewhere() as folder:
         parts = [own_costs(options, folder)]
         if options.workers:

@@ -233,7 +233,7 @@ def main() -> None:
 
     import optuna
 
-    about = machine.describe(PACKAGES) + machine.options()
+    about = machine.of_page(PACKAGES)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pool = configurations(options.configurations)
     curves = [train_once(number, chosen, options) for number, chosen in enumerate(pool)]

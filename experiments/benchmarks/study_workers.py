@@ -156,7 +156,7 @@ def main() -> None:
     from kits_ml.config import PrepareSettings
     from kits_ml.workflows.prepare import prepare
 
-    about, started = machine.describe(PACKAGES) + machine.options(), time.time()
+    about, started = machine.of_page(PACKAGES), time.time()
     prepare(
         PrepareSettings.from_mapping(
             {k: v for k, v in base_settings(options).items() if k in PrepareSettings.names()}

@@ -279,7 +279,7 @@ def main() -> None:
         (options.base_filters,), (options.image_size,) = options.base_filters, options.image_size
         measure(way, options)
         return
-    about, peak = machine.describe(PACKAGES) + machine.options(), matrix_peak() if on_gpu else 0.0
+    about, peak = machine.of_page(PACKAGES), matrix_peak() if on_gpu else 0.0
     sizes = list(itertools.starmap(Size, itertools.product(options.base_filters, options.image_size)))
     jobs = list(itertools.starmap(Job, itertools.product(sizes, ways)))
     together = options.together or (16 if on_gpu else 1)

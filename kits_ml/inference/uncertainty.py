@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import weakref
+from pathlib import Path
 
 import numpy as np
 
@@ -142,12 +143,9 @@ class UncertaintyMeter:
         """Makes room for that many maps, zeros."""
         num_voxels = math.prod(self.shape)
         start, end = self._num_maps * num_voxels, num_maps * num_voxels
-        try:
+        with files.naming_full_disk(Path(tempfile.gettempdir())):  # it need not be the outputs' disk that is full
             self._file.truncate(end)
             files.reserve(self._file.fileno(), start, end)
-        except OSError as error:
-            error.filename = tempfile.gettempdir()  # it need not be the outputs' disk that is full
-            raise
         self._num_maps = num_maps
 
     def _map(self, number: int) -> np.ndarray:
