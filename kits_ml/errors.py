@@ -28,6 +28,10 @@ class CasesFailedError(InputError):
         super().__init__("\n".join(lines))
 
 
+class OtherTrainingError(InputError):
+    """A stopped training cannot be gone on with as asked: its settings or cases are others, or its run is gone."""
+
+
 class MetricMisreadsError(Exception):
     """A metric does not read what theory says: no number of this run could be believed.
 

@@ -67,7 +67,7 @@ class TorchNetwork:
 
 
 def train_basic_unet(
-    train, validation, *, minutes: float, seed: int
+    train, validation, *, minutes: float, seed: int, batch_dice: bool = False
 ) -> tuple[TorchNetwork, TorchNetwork, dict[str, float]]:
     """Trains for some minutes, with a look at the validation patients every 50 steps.
 
@@ -80,6 +80,7 @@ def train_basic_unet(
         validation: `SliceArrays` that choose the weights, by the score that chooses them in this package too.
         minutes: of training.
         seed: of weights, order and augmentation.
+        batch_dice: takes the Dice of all slices of a batch together, which a slice without a tumour does not spoil.
 
     Returns:
         The network as it is in the end, and with the weights of the best look; and the number of steps and looks, the
@@ -90,7 +91,7 @@ def train_basic_unet(
     network = _on_device(BasicUNet(spatial_dims=2, in_channels=1, out_channels=3))
     model = TorchNetwork(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    loss = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True)
+    loss = DiceCELoss(include_background=False, softmax=True, to_onehot_y=True, batch=batch_dice)
     best = {"score": -1.0, "progress": 0.0}
     taken, num_steps, looks = 0.0, 0, 0
     with tqdm(total=round(60 * minutes), desc="train BasicUNet", unit="s") as bar:

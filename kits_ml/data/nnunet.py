@@ -66,7 +66,7 @@ def read_dataset(folder: Path) -> Dataset:
 
     Raises:
         InputError: no readable `dataset.json`, more channels than one, files that are not NIfTI, labels that are
-            not of kidneys, or a case that is both for training and for testing.
+            not of kidneys, a case's name that is a path, or a case that is both for training and for testing.
     """
     path = folder / DESCRIPTION
     try:
@@ -134,6 +134,8 @@ def _listed(folder: Path, description: Mapping[str, Any], path: Path) -> dict[st
         images, labels = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
         if not isinstance(images, list) or [type(one) for one in (*images, labels)] != [str, str]:
             raise InputError(f"{path}: dataset entry of {name} is {entry!r}, expected one image and a label")
+        if name in ("", "..") or Path(name).name != name:
+            raise InputError(f"{path}: dataset names a case {name!r}, expected a name that a file can have")
         found[name] = Files(image=folder / images[0], labels=folder / labels, held_out=False)
     return found
 

@@ -71,7 +71,7 @@ def prepare_case(case: case_files.Case, *, digest: str, store: Path, settings: P
         OSError: a full disk, in the store's name, is not the case's fault: what goes on after a bad case stops here.
     """
     with claims.claim(store, case.name) as scratch:
-        if _record_path(store, case.name).exists():
+        if _prepared_from(_record_path(store, case.name)):
             return ""
         image, label_map = case_files.load_case(case)
         try:
@@ -110,13 +110,11 @@ def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSet
     Raises:
         OSError: a full disk, in the store's name.
     """
-    if _record_path(store, name).exists():
+    if _prepared_from(_record_path(store, name)):
         return True
     for sibling in sorted(store.parent.glob("*/cases")):
         record_path = sibling / f"{name}.json"
-        if sibling.parent == store or not record_path.exists():
-            continue
-        if _prepared_from(record_path) != (digest, settings.to_dict(), FORMAT_VERSION):
+        if sibling.parent == store or _prepared_from(record_path) != (digest, settings.to_dict(), FORMAT_VERSION):
             continue
         _take_over(name, sibling.parent, store)
         return True
@@ -124,18 +122,18 @@ def link_case(name: str, *, digest: str, store: Path, settings: PreprocessingSet
 
 
 def _prepared_from(record_path: Path) -> tuple[Any, ...] | None:
-    """Input digest, settings and format of a case's record; None where it cannot be read."""
+    """Input digest, settings and format of a case's record; None where there is none that can be read."""
     try:
         record = json.loads(record_path.read_text())
         return record["input_digest"], record["settings"], record["format"]
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def _take_over(name: str, sibling: Path, store: Path) -> None:
     """Links a case from another store, unless another process put it here meanwhile."""
     with claims.claim(store, name) as scratch:
-        if _record_path(store, name).exists():
+        if _prepared_from(_record_path(store, name)):
             return
         for kind in ("images", "labels"):
             (scratch / kind).mkdir()
@@ -212,7 +210,11 @@ class PreparedStore:
         return {name: self._record(name)["slice_digests"] for name in self.case_digests}
 
     def _record(self, name: str) -> dict[str, Any]:
-        return json.loads(_record_path(self.folder, name).read_text())
+        path = _record_path(self.folder, name)
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no record of a case ({error}); `kits-ml prepare` writes it anew") from error
 
     def positions_of(self, names: Sequence[str], *, margin_mm: float | None = None) -> list[int]:
         """Where the slices of some cases stand in the index, in its order.

@@ -19,7 +19,7 @@ import numpy as np
 from kits_ml import files, runtime
 from kits_ml.config import ConfirmSettings, StudySettings, TrainSettings
 from kits_ml.data.split_files import read_split_file
-from kits_ml.errors import InputError, StoppedError, first_line
+from kits_ml.errors import InputError, OtherTrainingError, StoppedError, first_line
 from kits_ml.evaluation.comparison import costs
 from kits_ml.evaluation.tables import CaseScores
 from kits_ml.settings import suggestion
@@ -42,8 +42,6 @@ COLUMNS = ["case", "algorithm", "fold", "seed", "region", "metric", "score"]
 #: Ending of a note beside the records: why a training of this call came to nothing.
 _FAILED = ".failed"
 _AGAIN = "the same command does it when it is started again"
-#: In the message of a training that cannot go on from its checkpoint: other settings or cases, a run that is gone.
-_NOT_THE_SAME = "leave resume out"
 TABLES = {"validation": "validation.csv", "test": TEST_CSV}
 
 
@@ -268,9 +266,7 @@ def _go_on(name: str, settings: TrainSettings, *, folder: Path, run: Callable[[T
         raise StoppedError(
             f"{what} in {name}; the same command goes on", signal_number=error.exit_code - 128
         ) from error
-    except InputError as error:
-        if not kept.resume or _NOT_THE_SAME not in str(error):
-            raise
+    except OtherTrainingError as error:
         log.warning("%s starts anew: %s", name, first_line(error))
         shutil.rmtree(checkpoints)
         return _go_on(name, settings, folder=folder, run=run)

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from kits_ml.errors import InputError, StoppedError, first_line
+from kits_ml.errors import InputError, OtherTrainingError, StoppedError, first_line
 from kits_ml.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def run(*, experiment: str, run_name: str | None, resumed_run: str | None = None
         resumed_run: the run to go on with. One that `mlflow run` opened stays empty and gets the tag `resumed_run`.
 
     Raises:
-        InputError: the server does not answer, or the run to go on with is not there.
+        InputError: the server does not answer.
+        OtherTrainingError: the run to go on with is not there.
     """
     check_tracking_server()
     mlflow.enable_system_metrics_logging()
@@ -85,7 +86,7 @@ def _reopen(run_id: str) -> mlflow.ActiveRun:
         mlflow.set_experiment(experiment_id=before.info.experiment_id)
         active = mlflow.start_run(run_id=run_id)
     except MlflowException as error:
-        raise InputError(
+        raise OtherTrainingError(
             f"run {run_id}: cannot be gone on with ({first_line(error)}); leave resume out to start anew"
         ) from error
     if END_REASON in before.data.tags:

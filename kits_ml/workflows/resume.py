@@ -16,7 +16,7 @@ import filelock
 
 from kits_ml import runtime
 from kits_ml.config import CheckpointSettings, TrainSettings
-from kits_ml.errors import InputError, StoppedError
+from kits_ml.errors import InputError, OtherTrainingError, StoppedError
 from kits_ml.training import checkpoints
 from kits_ml.training.checkpoints import CHECKPOINT_FILE, Checkpoint, CheckpointFile
 from kits_ml.training.warm_start import Parent
@@ -71,11 +71,11 @@ class Stopped:
         """Stops a training that would go on with other slices.
 
         Raises:
-            InputError: other cases, another preparation or another split.
+            OtherTrainingError: other cases, another preparation or another split.
         """
         for name, found in _data_digests(prepared).items():
             if found != self.checkpoint.about[name]:
-                raise InputError(
+                raise OtherTrainingError(
                     f"resume: {name} is {found}, but run {self.run_id} was stopped at {self.checkpoint.about[name]}: "
                     "the cases or their split have changed; leave resume out to start anew"
                 )
@@ -89,7 +89,8 @@ def find_stopped(settings: TrainSettings) -> Stopped | None:
     """The training to go on with; None where there is none, or none is wanted.
 
     Raises:
-        InputError: the run has no checkpoint, still runs, or has other settings: the line says which.
+        InputError: the run has no checkpoint or still runs.
+        OtherTrainingError: it has other settings: the line says which.
     """
     if settings.resume_run:
         path = Path(settings.checkpoints) / settings.resume_run / CHECKPOINT_FILE
@@ -108,7 +109,7 @@ def find_stopped(settings: TrainSettings) -> Stopped | None:
     else:
         return None
     if differing := _differences(stopped, settings):
-        raise InputError(
+        raise OtherTrainingError(
             f"resume: run {stopped.run_id}, stopped {stopped.where}, has other settings: {'; '.join(differing)}; "
             "give the same, or leave resume out, or name another folder of checkpoints, to start anew"
         )

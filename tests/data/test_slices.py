@@ -228,6 +228,25 @@ def test_a_case_without_its_record_is_prepared_anew(folder, monkeypatch):
     assert _digest(store) == before
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"case": "case_00002"}'])
+def test_a_case_with_a_damaged_record_is_prepared_anew(folder, content):
+    store = prepare(_settings(folder)).store.folder
+    before = _digest(store)
+    (store / "cases/case_00002.json").write_text(content)
+    prepare(_settings(folder))
+    assert _digest(store) == before
+
+
+def test_a_damaged_record_of_an_opened_store_is_named(folder):
+    store = prepare(_settings(folder)).store
+    path = store.folder / "cases/case_00002.json"
+    path.write_text("{")
+    with pytest.raises(
+        InputError, match=rf"^{path}: no record of a case \(Expecting .*; `kits-ml prepare` writes it"
+    ):
+        store.tumour_volumes_ml()
+
+
 def _full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -5,13 +5,18 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import mlflow
 import pytest
 
 from kits_ml.config import TrainSettings
-from kits_ml.errors import InputError
+from kits_ml.errors import InputError, OtherTrainingError
+from kits_ml.tracking import runs
 from kits_ml.training import checkpoints
 from kits_ml.workflows import resume
+from tests.tracking.stores import tracked_in
 
 #: Holds a lock until it is told to end.
 HOLDS = (
@@ -26,7 +31,7 @@ def settings(tmp_path) -> TrainSettings:
 
 def _stop(settings, run_id, *, age_s=0, **about):
     arrays = {"model": [], "optimizer": [], "metrics": [], "best": []}
-    path = resume.Path(settings.checkpoints) / run_id / checkpoints.CHECKPOINT_FILE
+    path = Path(settings.checkpoints) / run_id / checkpoints.CHECKPOINT_FILE
     about = {
         "run_id": run_id,
         "settings": resume._fixed(settings),
@@ -65,8 +70,25 @@ def test_other_settings_are_named(settings):
     message = (
         "resume: run near, stopped in epoch 2, after step 2, has other settings: epochs 7 there, None here; give"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(OtherTrainingError, match=message):
         resume.find_stopped(settings)
+
+
+def test_other_cases_are_named(settings):
+    _stop(settings, "r", data_digest="before")
+    prepared = SimpleNamespace(store=SimpleNamespace(digest="now"), split_path=Path("s.json"))
+    with pytest.raises(OtherTrainingError, match=r"^resume: data_digest is now, but run r was stopped at before: "):
+        resume.find_stopped(settings).check_data(prepared)
+
+
+def test_a_run_that_is_gone_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow, "enable_system_metrics_logging", lambda: None)  # it would stay on
+    with (
+        tracked_in(f"sqlite:///{tmp_path}/mlflow.db"),
+        pytest.raises(OtherTrainingError, match=r"^run nobody: cannot be gone on with "),
+        runs.run(experiment="e", run_name=None, resumed_run="nobody"),
+    ):
+        pass
 
 
 def test_a_run_without_a_checkpoint_gets_one_line(settings):
@@ -76,7 +98,7 @@ def test_a_run_without_a_checkpoint_gets_one_line(settings):
 
 def test_what_still_runs_is_left_alone(settings):
     _stop(settings, "a")
-    lock = resume.Path(settings.checkpoints) / "a" / resume.LOCK_FILE
+    lock = Path(settings.checkpoints) / "a" / resume.LOCK_FILE
     command = [sys.executable, "-c", HOLDS, str(lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
@@ -96,13 +118,13 @@ def test_what_runs_here_runs_for_others_too(settings):
     assert resume.find_stopped(settings).run_id == "a"
     with resume.claimed(settings, "b"):
         pass
-    assert [path.name for path in resume.Path(settings.checkpoints).iterdir()] == ["a"]  # b left no checkpoint
+    assert [path.name for path in Path(settings.checkpoints).iterdir()] == ["a"]  # b left no checkpoint
 
 
 def test_a_damaged_checkpoint_is_left_out(settings, caplog):
     _stop(settings, "a")
     _stop(settings, "b")
-    (resume.Path(settings.checkpoints) / "b" / checkpoints.CHECKPOINT_FILE).write_bytes(b"no")
+    (Path(settings.checkpoints) / "b" / checkpoints.CHECKPOINT_FILE).write_bytes(b"no")
     assert resume.find_stopped(settings).run_id == "a"
     assert "damaged" in caplog.text
 
