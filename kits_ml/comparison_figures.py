@@ -18,7 +18,10 @@ from matplotlib.patches import Rectangle
 #: What was shown of an algorithm against another, and its colour.
 VERDICT_COLOURS: Mapping[str, str] = {
     "better": "#0072B2",
+    "better by ranks": "#0072B2",
     "worse": "#D55E00",
+    "worse by ranks": "#D55E00",
+    "not one way": "#222222",
     "equivalent": "#00795A",
     "open": "#666666",
 }
@@ -88,7 +91,7 @@ def case_differences(
         colour = VERDICT_COLOURS[verdicts[name]]
         axes.vlines(np.arange(len(values)) + 1, 0, values, color=colour, lw=_stem(len(values)))
         axes.axhline(values.mean(), color=_INK, lw=1.2, ls=(0, (4, 2)))
-        axes.set_title(f"{name}: {verdicts[name]}", fontsize=10, color=colour)
+        axes.set_title(f"{name}\n{verdicts[name]}", fontsize=10, color=colour)
         counts = f"{(values < 0).sum()} lower, {(values > 0).sum()} higher"
         axes.text(0.97, 0.04, counts, transform=axes.transAxes, ha="right", fontsize=8.5, color=_INK)
         _clean(axes, grid="y")

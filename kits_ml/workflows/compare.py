@@ -21,7 +21,7 @@ from kits_ml.evaluation.comparison.alignment import AlignedScores, align
 from kits_ml.evaluation.comparison.analysis import Comparison, Plan, compare
 from kits_ml.evaluation.comparison.costs import Cost, mean_cost, read_costs
 from kits_ml.evaluation.comparison.reading import Record, is_lower_better, read_records
-from kits_ml.evaluation.comparison.verdict import Verdict, judge
+from kits_ml.evaluation.comparison.verdict import Verdict, judge, shown
 from kits_ml.evaluation.tables import SCORES_CSV
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def draw(compared: Compared) -> dict[str, tuple[Figure, str]]:
     """All pictures by name, each with its caption."""
     comparison, aligned, label = compared.comparison, compared.aligned, compared.label
     names, plan, contrasts = comparison.algorithms, comparison.plan, comparison.contrasts
-    shown = {one.algorithm: report.shown(one) for one in contrasts}
+    verdicts = {one.algorithm: shown(one, plan) for one in contrasts}
     percent = f"{100 * plan.confidence:.3g} %"
     better = "higher is better" if plan.higher_is_better else "lower is better"
     pictures = {
@@ -212,17 +212,17 @@ def draw(compared: Compared) -> dict[str, tuple[Figure, str]]:
                 names[1:],
                 np.array([one.mean_difference for one in contrasts]),
                 np.array([(one.low, one.high) for one in contrasts]),
-                verdicts=list(shown.values()),
+                verdicts=list(verdicts.values()),
                 margin=plan.equivalence_margin,
                 label=f"difference from {comparison.control}, {label} ({better})",
             ),
             f"Mean over patients and its paired bootstrap interval ({percent}). Open: neither a difference nor "
-            "equivalence was shown.",
+            "equivalence was shown. By ranks: the test shows it, though the mean's own interval holds 0.",
         ),
         "case_differences": (
             comparison_figures.case_differences(
                 {name: aligned.scores[:, index + 1] - aligned.scores[:, 0] for index, name in enumerate(names[1:])},
-                verdicts=shown,
+                verdicts=verdicts,
                 margin=plan.equivalence_margin,
                 label=f"difference from {comparison.control}",
             ),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from kits_ml.evaluation.comparison.alignment import AlignedScores
-from kits_ml.evaluation.comparison.analysis import Comparison, Contrast
+from kits_ml.evaluation.comparison.analysis import Comparison
 from kits_ml.evaluation.comparison.costs import NAMES, Cost
-from kits_ml.evaluation.comparison.verdict import Verdict, format_p, format_score, two_digits
+from kits_ml.evaluation.comparison.verdict import Verdict, format_p, format_score, shown, two_digits
 from kits_ml.page import Table
 
 Row = dict[str, Any]
@@ -32,13 +32,6 @@ def to_dict(comparison: Comparison, verdict: Verdict, aligned: AlignedScores) ->
     }
 
 
-def shown(contrast: Contrast) -> str:
-    """What was shown of an algorithm: a key of `comparison_figures.VERDICT_COLOURS`."""
-    if contrast.differs:
-        return "better" if contrast.is_better else "worse"
-    return "equivalent" if contrast.is_equivalent else "open"
-
-
 def algorithm_rows(comparison: Comparison, aligned: AlignedScores, costs: Mapping[str, Cost]) -> list[Row]:
     """A row an algorithm: scores, mean rank, ranks by both methods, cost; unknown is empty."""
     rows = []
@@ -53,7 +46,9 @@ def algorithm_rows(comparison: Comparison, aligned: AlignedScores, costs: Mappin
 def contrast_rows(comparison: Comparison) -> list[Row]:
     """A row for each algorithm against the control."""
     return [
-        _empty_for_nan({"control": comparison.control, "shown": shown(one)} | dataclasses.asdict(one))
+        _empty_for_nan(
+            {"control": comparison.control, "shown": shown(one, comparison.plan)} | dataclasses.asdict(one)
+        )
         for one in comparison.contrasts
     ]
 
@@ -154,7 +149,7 @@ def _contrasts_table(comparison: Comparison) -> Table:
                 *(format_p(value).removeprefix("p ").removeprefix("= ") for value in p_values),
                 superiority,
                 format_p(one.p_equivalence).removeprefix("p ").removeprefix("= "),
-                shown(one),
+                shown(one, plan),
                 "–" if one.sd_difference == 0 else needed,
             ]
         )

@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kits_ml.evaluation.comparison.alignment import AlignedScores
-from kits_ml.evaluation.comparison.analysis import Comparison, Contrast
+from kits_ml.evaluation.comparison.analysis import Comparison, Contrast, Plan
 from kits_ml.evaluation.comparison.significance import smallest_p
 
 #: With fewer patients a bootstrap interval is far too narrow to say what is not there.
 FEW_PATIENTS = 10
+
+#: What the headline calls an algorithm that differs, by what was shown of it.
+_DIFFERENT = {
+    "better": "better",
+    "better by ranks": "better by ranks",
+    "worse": "worse",
+    "worse by ranks": "worse by ranks",
+    "not one way": "different, but not one way",
+}
 
 #: Below this mean tau between rankings of other patients the ranking is called unstable.
 STABLE_TAU = 0.8
@@ -48,15 +57,33 @@ def judge(comparison: Comparison, *, metric: str, aligned: AlignedScores | None 
     )
 
 
+def shown(contrast: Contrast, plan: Plan) -> str:
+    """What was shown of an algorithm, in as few words as fit beside an interval.
+
+    Returns:
+        A key of `comparison_figures.VERDICT_COLOURS`: better, worse, each also `by ranks` where the mean's own
+        interval holds 0; `not one way`, where the mean says one thing and the number of patients another; equivalent
+        or open.
+    """
+    if not contrast.differs:
+        return "equivalent" if contrast.is_equivalent else "open"
+    if (contrast.superiority > 0.5) != contrast.is_better:
+        return "not one way"
+    word = "better" if contrast.is_better else "worse"
+    return f"{word} by ranks" if plan.test == "wilcoxon" and contrast.low <= 0 <= contrast.high else word
+
+
 def _headline(comparison: Comparison, metric: str) -> str:
     patients = f"with {comparison.num_cases} patients"
-    better = [one for one in comparison.contrasts if one.differs and one.is_better]
-    worse = [one for one in comparison.contrasts if one.differs and not one.is_better]
     margin = format_score(comparison.plan.equivalence_margin, comparison)
-    shown = [f"{_names(group)} {word}" for group, word in ((better, "better"), (worse, "worse")) if group]
-    if shown:
+    groups = {
+        word: [one for one in comparison.contrasts if shown(one, comparison.plan) == word] for word in _DIFFERENT
+    }
+    told = [f"{_names(group)} {_DIFFERENT[word]}" for word, group in groups.items() if group]
+    if told:
         rest = [one for one in comparison.contrasts if not one.differs]
-        return f"{metric}, against {comparison.control} {patients}: {' and '.join(shown)}.{_others(rest, margin)}"
+        join = "; " if len(told) > 2 else " and "
+        return f"{metric}, against {comparison.control} {patients}: {join.join(told)}.{_others(rest, margin)}"
     if all(one.is_equivalent for one in comparison.contrasts):
         return (
             f"{metric}: {_names(comparison.contrasts)} equivalent to {comparison.control} within the margin of "
@@ -130,7 +157,8 @@ def _difference(one: Contrast, comparison: Comparison, interval: str, margin: st
     if one.is_equivalent:
         return f"{text}; the difference is shown to be smaller than the margin of {margin}."
     if one.low <= 0 <= one.high:
-        return f"{text}; the ranks show it, the mean's own interval does not exclude 0."
+        test = "ranks show" if comparison.plan.test == "wilcoxon" else "test shows"
+        return f"{text}; the {test} it, the mean's own interval does not exclude 0."
     if not one.family_low <= 0 <= one.family_high and _nearest(one) > comparison.plan.equivalence_margin:
         return f"{text}; by more than the margin of {margin}."
     return f"{text}; whether by more than the margin of {margin} is open."

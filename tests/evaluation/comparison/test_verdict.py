@@ -85,6 +85,20 @@ def test_mean_and_wins_that_disagree_are_told():
     found = judge(compare(scores, algorithms=("unet", "a"), plan=PLAN), metric="Dice")
     assert "differ" in found.contrasts["a"]
     assert "it has the worse mean and wins in 93%" in found.contrasts["a"]
+    assert found.headline == "Dice, against unet with 60 patients: a is different, but not one way."
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_only_the_ranks_show_is_told_so(sign):
+    # a little better in most, much worse in one: the mean is better too, but not surely
+    differences = sign * np.concatenate([np.linspace(0.01, 0.02, 59), [-0.6]])
+    scores = np.stack([np.full(60, 0.5), 0.5 + differences], axis=1)
+    found = judge(compare(scores, algorithms=("unet", "a"), plan=PLAN), metric="Dice")
+    word = "better" if sign > 0 else "worse"
+    assert found.headline == f"Dice, against unet with 60 patients: a is {word} by ranks."
+    assert "the ranks show it, the mean's own interval does not exclude 0" in found.contrasts["a"]
+    flipped = compare(scores, algorithms=("unet", "a"), plan=dataclasses.replace(PLAN, test="permutation"))
+    assert "by ranks" not in judge(flipped, metric="Dice").headline
 
 
 def test_what_was_left_out_is_told():
