@@ -20,7 +20,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +172,7 @@ def side_by_side(options: argparse.Namespace, folder: Path) -> list[str]:
             begun = {}
             for trial in done:
                 begun.setdefault(trial.user_attrs["worker"], trial.datetime_start.timestamp() - started)
-            rates[number] = processes.trials_per_second(done)
+            rates[number] = trials_per_second(done)
             ratio = rates[number] / rates[1]
             lines.append(f"| {number} | {60 * rates[number]:.2f} | {ratio:.2f} | {max(begun.values()):.0f} s |")
     reached = rates[options.workers] / rates[1]
@@ -208,6 +209,22 @@ def main() -> None:
     text = ["# A study's own cost", *__doc__.strip().split("\n\n")[1:], f"{about}."]
     output.write_text("\n\n".join([*text, *("\n".join(lines) for lines in parts)]) + "\n")
     print(output)
+
+
+def trials_per_second(trials: Iterable) -> float:
+    """What workers do together, each from the start of its first of Optuna's trials to the end of its last.
+
+    So how long they take to start, and that all wait for the last one in the end, is no part of it.
+    """
+    by_worker = defaultdict(list)
+    for trial in trials:
+        if trial.datetime_complete is not None and trial.values is not None:
+            by_worker[trial.user_attrs["worker"]].append(trial)
+    rates = []
+    for done in by_worker.values():
+        begun, ended = min(one.datetime_start for one in done), max(one.datetime_complete for one in done)
+        rates.append(len(done) / (ended - begun).total_seconds())
+    return sum(rates)
 
 
 if __name__ == "__main__":

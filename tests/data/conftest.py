@@ -90,9 +90,9 @@ class FileServer:
                 try:
                     for start in range(0, len(body), step):
                         piece = body[start : start + step]
-                        self.wfile.write(piece)
-                        sent = server.num_bytes_sent
+                        sent = server.num_bytes_sent  # counted first: who has read the last piece may look at once
                         sent[self.path] = sent.get(self.path, 0) + len(piece)
+                        self.wfile.write(piece)
                         if server.bytes_per_s:
                             time.sleep(len(piece) / server.bytes_per_s)
                 except OSError:

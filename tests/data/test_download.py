@@ -285,11 +285,13 @@ def test_a_silent_server_is_given_up_and_asked_again(file_server, get):
 
     def hangs(handler, body):
         handler.answer(200, body, cut_after=HALF)
-        silent.wait(5)
+        silent.wait()
 
-    file_server.plans[PATH] = [lambda handler, body: silent.wait(5), hangs]
-    get(patience=Patience(timeout_s=0.2, num_retries=3, backoff_s=0.01))
-    silent.set()
+    file_server.plans[PATH] = [lambda handler, body: silent.wait(), hangs]
+    try:
+        get(patience=Patience(timeout_s=1.5, num_retries=3, backoff_s=0.01))  # long enough for a busy machine
+    finally:
+        silent.set()
     assert len(file_server.requests) == 3
     assert file_server.headers_of(PATH)[2]["range"] == f"bytes={HALF}-"
 

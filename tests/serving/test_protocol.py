@@ -19,8 +19,13 @@ PAGE_BYTES = 30_000_000
 
 
 @pytest.fixture
-def connection(served, monkeypatch):
-    monkeypatch.setattr(ImpatientProtocol, "patience_s", PATIENCE_S)
+def impatient(monkeypatch):
+    """Makes the service impatient from here on, once what must not be hurried has been done."""
+    return lambda: monkeypatch.setattr(ImpatientProtocol, "patience_s", PATIENCE_S)
+
+
+@pytest.fixture
+def connection(served):
     with _connect(served) as one:
         yield one
 
@@ -40,7 +45,7 @@ def body(tmp_path_factory) -> bytes:
 
 def _connect(served) -> socket.socket:
     address = urlsplit(served.url)
-    return socket.create_connection((address.hostname, address.port), timeout=10)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
 def _asking_for_a_page(body: bytes, header: bytes = b"") -> bytes:
@@ -74,36 +79,48 @@ def _trickle(one: socket.socket, num_bytes: int) -> None:
         one.sendall(b"x")
 
 
-def test_silence(connection):
-    assert _is_hung_up_on(connection)
+def test_silence(served, impatient):
+    impatient()
+    with _connect(served) as one:
+        assert _is_hung_up_on(one)
 
 
-def test_headers_without_end(connection):
-    connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX-")
-    assert _is_hung_up_on(connection)
+def test_headers_without_end(served, impatient):
+    impatient()
+    with _connect(served) as one:
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX-")
+        assert _is_hung_up_on(one)
 
 
-def test_the_body_of_a_refused_request_without_end(connection):
+def test_the_body_of_a_refused_request_without_end(connection, impatient):
     connection.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n")
     assert b" 413 " in connection.recv(65536)
+    impatient()
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         _trickle(connection, 100)
 
 
-def test_a_slow_body_is_waited_for(connection):
+def test_a_slow_body_is_waited_for(served, connection, impatient):
     connection.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n")
+    wait_until(lambda: served.service.jobs.num_in_house == 1)
+    impatient()
     _trickle(connection, 12)
     assert connection.recv(65536).split()[1] in (b"415", b"422")
 
 
-def test_one_request_after_the_other(connection):
+def test_one_request_after_the_other(served, connection):
+    wait_until(lambda: len(served.connections) == 1)
+    (protocol,) = served.connections
+    assert protocol._patience is not None
     for _ in range(3):
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = b""
         while not answer.endswith(b"}"):
-            answer += connection.recv(65536)
+            part = connection.recv(65536)
+            assert part, "the server has hung up"
+            answer += part
         assert b" 200 " in answer
-        time.sleep(PATIENCE_S / 2)
+        assert protocol._patience is None  # so it does not hang up
 
 
 @pytest.mark.parametrize(("header", "num_requests"), [(b"", 1), (b"Connection: close\r\n", 1), (b"", 2)])
@@ -120,10 +137,13 @@ def test_an_answer_that_nobody_reads(long_winded, body, header, num_requests):
 
 def test_an_answer_that_was_read_leaves_the_connection_open(long_winded, body):
     with _connect(long_winded) as one:
+        wait_until(lambda: len(long_winded.connections) == 1)
+        (protocol,) = long_winded.connections
+        protocol.answer_s = 600  # however slowly this test reads
         one.sendall(_asking_for_a_page(body))
         head, _, begun = _read(one, PAGE_BYTES).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert len(begun) + len(_read(one, PAGE_BYTES - len(begun))) == PAGE_BYTES
-        time.sleep(1.25 * ANSWER_S)
+        wait_until(lambda: protocol._reader_timer is None)  # so it does not hang up
         one.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         assert _read(one, 1).startswith(b"HTTP/1.1 200 ")

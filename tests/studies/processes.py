@@ -11,13 +11,11 @@ import subprocess
 import sys
 import textwrap
 import urllib.request
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.trial import FrozenTrial
 
 from kits_ml.config import StudySettings
 from kits_ml.studies.study import run_study
@@ -148,19 +146,3 @@ def start_worker(settings: StudySettings, *, seconds: float) -> subprocess.Popen
 def worker_log(settings: StudySettings) -> Path:
     """What all workers say."""
     return Path(settings.study).with_name("workers.log")
-
-
-def trials_per_second(trials: Iterable[FrozenTrial]) -> float:
-    """What workers do together, each from the start of its first trial to the end of its last.
-
-    So how long they take to start, and that all wait for the last one in the end, is no part of it.
-    """
-    by_worker = defaultdict(list)
-    for trial in trials:
-        if trial.datetime_complete is not None and trial.values is not None:
-            by_worker[trial.user_attrs["worker"]].append(trial)
-    rates = []
-    for done in by_worker.values():
-        begun, ended = min(one.datetime_start for one in done), max(one.datetime_complete for one in done)
-        rates.append(len(done) / (ended - begun).total_seconds())
-    return sum(rates)

@@ -1,16 +1,16 @@
 """What comes next is made before anyone asks, and comes out the same."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
 
 from kits_ml.training.ahead import Ahead
+from tests.waiting import wait_until
 
 
 class Maker:
-    """Makes squares and remembers which; `wait_for` waits until a number was begun."""
+    """Makes squares and remembers which; `wait_for` waits until so many were begun."""
 
     def __init__(self):
         self.begun = []
@@ -19,12 +19,8 @@ class Maker:
         self.begun.append(number)
         return number**2
 
-    def wait_for(self, number):
-        for _ in range(1000):
-            if number in self.begun:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{number} was never begun: {self.begun}")
+    def wait_for(self, count):
+        wait_until(lambda: len(self.begun) >= count)
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])
@@ -32,7 +28,7 @@ def test_the_next_ones_are_made_before_they_are_asked_for(num_threads):
     maker = Maker()
     ahead = Ahead(maker, num_threads=num_threads)
     assert ahead.get(5) == 25
-    maker.wait_for(5 + num_threads + 1)
+    maker.wait_for(num_threads + 2)
     assert sorted(maker.begun) == list(range(5, 5 + num_threads + 2))  # and no more than that
     assert [ahead.get(number) for number in (6, 7, 8)] == [36, 49, 64]
     assert maker.begun.count(6) == 1

@@ -19,7 +19,7 @@ from kits_ml.errors import InputError
 from kits_ml.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
-NUM_EPOCHS, NUM_STEPS = 3, 60
+NUM_EPOCHS, NUM_STEPS = 3, 150
 OPTIONS = {
     "data": "cases",
     "image_size": 32,
