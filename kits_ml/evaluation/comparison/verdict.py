@@ -140,9 +140,10 @@ def _sentence(one: Contrast, comparison: Comparison) -> str:
             f" {comparison.num_cases} patients show a difference of {detectable} with power "
             f"{comparison.plan.power:g}; one of {margin} takes {_patients([one.patients_needed])}."
         )
+    beside = "" if one.low <= 0 <= one.high else f"; the mean's own interval excludes 0, {_test(comparison)} does not"
     return (
         f"No difference between {one.algorithm} and {control} was shown, and neither was equivalence within {margin} "
-        f"({interval}).{needed}"
+        f"({interval}{beside}).{needed}"
     )
 
 
@@ -157,11 +158,14 @@ def _difference(one: Contrast, comparison: Comparison, interval: str, margin: st
     if one.is_equivalent:
         return f"{text}; the difference is shown to be smaller than the margin of {margin}."
     if one.low <= 0 <= one.high:
-        test = "ranks show" if comparison.plan.test == "wilcoxon" else "test shows"
-        return f"{text}; the {test} it, the mean's own interval does not exclude 0."
+        return f"{text}; {_test(comparison)} shows it, the mean's own interval does not exclude 0."
     if not one.family_low <= 0 <= one.family_high and _nearest(one) > comparison.plan.equivalence_margin:
         return f"{text}; by more than the margin of {margin}."
     return f"{text}; whether by more than the margin of {margin} is open."
+
+
+def _test(comparison: Comparison) -> str:
+    return "the test by ranks" if comparison.plan.test == "wilcoxon" else "the test by sign flips"
 
 
 def _nearest(one: Contrast) -> float:

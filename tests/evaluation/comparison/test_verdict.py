@@ -41,6 +41,15 @@ def test_a_difference_is_told_with_its_interval():
     assert "by more than the margin of 0.010" in found.contrasts["a"]
 
 
+def test_a_mean_that_differs_where_the_ranks_do_not_is_told():
+    # half a little better, the others much worse
+    differences = np.concatenate([np.linspace(0.01, 0.02, 40), np.full(20, -0.3)])
+    scores = np.stack([np.full(60, 0.7), 0.7 + differences], axis=1)
+    found = judge(compare(scores, algorithms=("unet", "a"), plan=PLAN), metric="Dice").contrasts["a"]
+    assert "No difference between a and unet was shown" in found
+    assert "; the mean's own interval excludes 0, the test by ranks does not)." in found
+
+
 def test_a_small_difference_is_told_to_be_small():
     found = _judge(200, [0.005], 0.01)
     assert "a is better than unet" in found.contrasts["a"]
@@ -96,7 +105,7 @@ def test_what_only_the_ranks_show_is_told_so(sign):
     found = judge(compare(scores, algorithms=("unet", "a"), plan=PLAN), metric="Dice")
     word = "better" if sign > 0 else "worse"
     assert found.headline == f"Dice, against unet with 60 patients: a is {word} by ranks."
-    assert "the ranks show it, the mean's own interval does not exclude 0" in found.contrasts["a"]
+    assert "the test by ranks shows it, the mean's own interval does not exclude 0" in found.contrasts["a"]
     flipped = compare(scores, algorithms=("unet", "a"), plan=dataclasses.replace(PLAN, test="permutation"))
     assert "by ranks" not in judge(flipped, metric="Dice").headline
 
