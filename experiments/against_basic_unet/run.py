@@ -4,11 +4,12 @@
 
 Each fold's patients (`experiments/kits_thin/folds`) are the test of one training of each; of the others one in eight
 chooses the weights. Each is scored as it is, and with its probabilities averaged over the slice and its mirror image
-(`_mirrored`); BasicUNet with its last weights too (`_last`). `--ways opponent_batch_dice` trains BasicUNet with the
-Dice of the batch, as ours has it, instead of MONAI's default. What is finished is not done again, so the command goes
-on after an interruption. It writes, in `--output`, the scores of each fold, and `scores.csv` with all of them (case,
-algorithm, region, score, fold), which `kits-ml compare` takes. The two take turns, so that what else the machine does
-strikes both; where many trainings share a GPU, start one process for each fold and way (`--ways`) at the same time.
+(`_mirrored`), with the weights of the best look and with the last ones (`_last`). `--ways opponent_batch_dice` trains
+BasicUNet with the Dice of the batch, as ours has it, instead of MONAI's default. What is finished is not done again,
+so the command goes on after an interruption. It writes, in `--output`, the scores of each fold, and `scores.csv` with
+all of them (case, algorithm, region, score, fold), which `kits-ml compare` takes. The two take turns, so that what
+else the machine does strikes both; where many trainings share a GPU, start one process for each fold and way
+(`--ways`) at the same time.
 """
 
 from __future__ import annotations
@@ -115,14 +116,20 @@ def score(predictor: Predictor, prepared: Prepared, folder: Path, record: dict) 
 
 
 def train_ours(train: SliceArrays, validation: SliceArrays, settings: TrainSettings) -> tuple[dict[str, Any], dict]:
-    """The package's own training, as `kits-ml train` does it, without its run in MLflow."""
+    """The package's own training, as `kits-ml train` does it, without its run in MLflow: last weights and best."""
+    import keras
+
+    from kits_ml import models
+    from kits_ml.models.standalone import standalone
     from kits_ml.training.fit import fit
     from kits_ml.workflows.start import new_model
 
-    model = new_model(settings)
-    fitted = fit(model, train, validation, settings)
+    model, kept = new_model(settings), {}
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.update(last=model.get_weights()))
+    fitted = fit(model, train, validation, settings, callbacks=[keep])
     looks = len(fitted.history["loss"])
-    return {"": fitted.model}, {
+    model.set_weights(kept["last"])
+    return {"_last": standalone(models.without_supervision(model)), "": fitted.model}, {
         "score": fitted.best_score,
         "progress": (fitted.best_epoch + 1) / looks,
         "looks": looks,
