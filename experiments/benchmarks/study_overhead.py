@@ -191,6 +191,22 @@ def elsewhere() -> Iterator[Path]:
             yield Path(name)
 
 
+def trials_per_second(trials: Iterable) -> float:
+    """What workers do together, each from the start of its first of Optuna's trials to the end of its last.
+
+    So how long they take to start, and that all wait for the last one in the end, is no part of it.
+    """
+    by_worker = defaultdict(list)
+    for trial in trials:
+        if trial.datetime_complete is not None and trial.values is not None:
+            by_worker[trial.user_attrs["worker"]].append(trial)
+    rates = []
+    for done in by_worker.values():
+        begun, ended = min(one.datetime_start for one in done), max(one.datetime_complete for one in done)
+        rates.append(len(done) / (ended - begun).total_seconds())
+    return sum(rates)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of a trial")
@@ -209,22 +225,6 @@ def main() -> None:
     text = ["# A study's own cost", *__doc__.strip().split("\n\n")[1:], f"{about}."]
     output.write_text("\n\n".join([*text, *("\n".join(lines) for lines in parts)]) + "\n")
     print(output)
-
-
-def trials_per_second(trials: Iterable) -> float:
-    """What workers do together, each from the start of its first of Optuna's trials to the end of its last.
-
-    So how long they take to start, and that all wait for the last one in the end, is no part of it.
-    """
-    by_worker = defaultdict(list)
-    for trial in trials:
-        if trial.datetime_complete is not None and trial.values is not None:
-            by_worker[trial.user_attrs["worker"]].append(trial)
-    rates = []
-    for done in by_worker.values():
-        begun, ended = min(one.datetime_start for one in done), max(one.datetime_complete for one in done)
-        rates.append(len(done) / (ended - begun).total_seconds())
-    return sum(rates)
 
 
 if __name__ == "__main__":

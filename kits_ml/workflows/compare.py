@@ -217,7 +217,8 @@ def draw(compared: Compared) -> dict[str, tuple[Figure, str]]:
                 label=f"difference from {comparison.control}, {label} ({better})",
             ),
             f"Mean over patients and its paired bootstrap interval ({percent}). Open: neither a difference nor "
-            "equivalence was shown. By ranks: the test shows it, though the mean's own interval holds 0.",
+            "equivalence was shown. By ranks: the test shows it, though the mean's own interval holds 0. "
+            "Not one way: the mean says one thing, the number of patients another.",
         ),
         "case_differences": (
             comparison_figures.case_differences(
