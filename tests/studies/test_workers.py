@@ -107,11 +107,11 @@ def test_a_killed_worker_of_four_loses_duplicates_and_leaves_nothing(settings, d
 def test_four_workers_are_at_four_trials_at_once(settings, document, postgresql):
     """What that gives is in experiments/benchmarks/study_overhead.md."""
     settings = dataclasses.replace(settings, storage=postgresql, poll_s=0.1)
-    begin(settings, {**document, "trials": 12, "architectures": ["unet"]})
+    begin(settings, {**document, "name": "at_once", "trials": 12, "architectures": ["unet"]})
     workers = [start_worker(settings, seconds=10) for _ in range(4)]
     for worker in workers:
         assert worker.wait(300) == 0, worker_log(settings).read_text()
-    done = [trial for trial in _trials(settings, "small/unet") if trial.state == TrialState.COMPLETE]
+    done = [trial for trial in _trials(settings, "at_once/unet") if trial.state == TrialState.COMPLETE]
     assert len(done) == 12
     at_work = [
         {

@@ -140,7 +140,8 @@ def _sentence(one: Contrast, comparison: Comparison) -> str:
             f" {comparison.num_cases} patients show a difference of {detectable} with power "
             f"{comparison.plan.power:g}; one of {margin} takes {_patients([one.patients_needed])}."
         )
-    beside = "" if one.low <= 0 <= one.high else f"; the mean's own interval excludes 0, {_test(comparison)} does not"
+    by_mean_alone = not one.low <= 0 <= one.high and one.p_holm >= comparison.plan.alpha
+    beside = f"; the mean's own interval excludes 0, {_test(comparison)} does not" if by_mean_alone else ""
     return (
         f"No difference between {one.algorithm} and {control} was shown, and neither was equivalence within {margin} "
         f"({interval}{beside}).{needed}"

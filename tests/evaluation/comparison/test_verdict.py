@@ -50,6 +50,16 @@ def test_a_mean_that_differs_where_the_ranks_do_not_is_told():
     assert "; the mean's own interval excludes 0, the test by ranks does not)." in found
 
 
+def test_what_friedman_alone_refuses_is_not_laid_on_the_ranks():
+    # many algorithms that differ by nothing but noise, and one whose own test shows a difference
+    rng = np.random.default_rng(0)
+    scores = 0.7 + rng.normal(0, 0.1, (12, 5))
+    scores[:, 1] = scores[:, 0] - rng.uniform(0.001, 0.03, 12)
+    found = judge(compare(scores, algorithms=("unet", *"abcd"), plan=PLAN), metric="Dice")
+    assert any("that of a, which its own test shows, is a hint and not claimed" in one for one in found.caveats)
+    assert "excludes 0" not in found.contrasts["a"]
+
+
 def test_a_small_difference_is_told_to_be_small():
     found = _judge(200, [0.005], 0.01)
     assert "a is better than unet" in found.contrasts["a"]
