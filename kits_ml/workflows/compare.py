@@ -201,12 +201,16 @@ def _write(compared: Compared, settings: CompareSettings) -> None:
 
 def draw(compared: Compared) -> dict[str, tuple[Figure, str]]:
     """All pictures by name, each with its caption."""
+    return _draw_against_control(compared) | _draw_over_all(compared)
+
+
+def _draw_against_control(compared: Compared) -> dict[str, tuple[Figure, str]]:
     comparison, aligned, label = compared.comparison, compared.aligned, compared.label
     names, plan, contrasts = comparison.algorithms, comparison.plan, comparison.contrasts
     verdicts = {one.algorithm: shown(one, plan) for one in contrasts}
     percent = f"{100 * plan.confidence:.3g} %"
     better = "higher is better" if plan.higher_is_better else "lower is better"
-    pictures = {
+    return {
         "differences": (
             comparison_figures.forest(
                 names[1:],
@@ -229,13 +233,20 @@ def draw(compared: Compared) -> dict[str, tuple[Figure, str]]:
             ),
             f"A bar is a patient ({label}; {better}).",
         ),
+    }
+
+
+def _draw_over_all(compared: Compared) -> dict[str, tuple[Figure, str]]:
+    comparison = compared.comparison
+    names, plan = comparison.algorithms, comparison.plan
+    pictures = {
         "significance_map": (
             comparison_figures.significance_map(
                 names,
                 comparison.pair_differences,
                 comparison.pair_p_holm,
                 alpha=plan.alpha,
-                label=f"mean difference, {label}",
+                label=f"mean difference, {compared.label}",
                 higher_is_better=plan.higher_is_better,
             ),
             "All pairs by the same test, with Holm's correction over all of them: more tests than against the "
